@@ -1,0 +1,84 @@
+// Uniforms and normals from random words: Box-Muller on polynomials of our own, since libm, libdevice and vector libraries differ.
+// Only multiply, add, correctly rounded square root, conversion and integer operations: the same bits on every machine.
+#pragma once
+#include "hd.h"
+
+namespace fd {
+
+// Odd multiples of 2^-24: exact, inside (0, 1).
+template <class M> FD_HD typename M::F uniform(typename M::U w) {
+  return M::add(M::mul(M::real(M::integer(w >> 9)), M::f(0x1p-23f)), M::f(0x1p-24f));
+}
+
+// -2 ln(x 2^-S) for x 2^-S a positive normal number. The power of two only moves the exponent field, so it costs no operation.
+template <class M, int S = 0> FD_HD typename M::F m2log(typename M::F x) {
+  using F = typename M::F;
+  const auto i = M::integer(M::bits(x) - (0x3f3504f3u + (static_cast<uint32_t>(S) << 23)));
+  const F e = M::real(i >> 23);
+  const F a = M::sub(M::real_bits((typename M::U)(i & 0x007fffff) + 0x3f3504f3u), M::f(1.0f));  // [sqrt(1/2), sqrt(2)) - 1
+  F p = M::c(0x3e1c6480u);
+  p = M::add(M::mul(p, a), M::c(0xbe82af32u));
+  p = M::add(M::mul(p, a), M::c(0x3e86c11au));
+  p = M::add(M::mul(p, a), M::c(0xbe916c9bu));
+  p = M::add(M::mul(p, a), M::c(0x3eaa3946u));
+  p = M::add(M::mul(p, a), M::c(0xbeccd00eu));
+  p = M::add(M::mul(p, a), M::c(0x3f000113u));
+  p = M::add(M::mul(p, a), M::c(0xbf2aaaaau));
+  const F a2 = M::mul(a, a);
+  F y = M::mul(M::mul(a, a2), p);
+  y = M::add(y, a2);
+  y = M::add(y, M::mul(e, M::c(0xb63fbe8eu)));  // -2 ln 2, low part
+  y = M::sub(y, M::add(a, a));
+  return M::add(y, M::mul(e, M::c(0xbfb17200u)));  // high part: this product is exact
+}
+
+// -2 ln of the uniform (w + 1/2) 2^-32 in [2^-33, 1]
+template <class M> FD_HD typename M::F m2log_word(typename M::U w) { return m2log<M, 32>(M::add(M::real(w), M::f(0.5f))); }
+
+// cos and sin of the angle 2 pi (w + 1/2) 2^-32. The two top bits of w + 2^29 are the nearest quadrant; the low thirty bits of w,
+// signed, are the rest: converted four times too large they need no shift back, and the scale takes the four off, exactly.
+template <class M> FD_HD void turn(typename M::U w, typename M::F& cosine, typename M::F& sine) {
+  using F = typename M::F;
+  const auto quadrant = w + 0x20000000u;
+  const F t = M::mul(M::add(M::real(M::integer(w << 2)), M::f(2.0f)), M::f(0x1p-32f));
+  const F z = M::mul(t, t);
+  F s = M::c(0xbb998cc7u);
+  s = M::add(M::mul(s, z), M::c(0x3da34052u));
+  s = M::add(M::mul(s, z), M::c(0xbf255e12u));
+  s = M::add(M::mul(s, z), M::c(0x3fc90fdbu));
+  s = M::mul(s, t);
+  F c = M::c(0x3a6a3ea3u);
+  c = M::add(M::mul(c, z), M::c(0xbcaad8a3u));
+  c = M::add(M::mul(c, z), M::c(0x3e81e0d7u));
+  c = M::add(M::mul(c, z), M::c(0xbf9de9e6u));
+  c = M::add(M::mul(c, z), M::f(1.0f));
+  const auto odd = quadrant & 0x40000000u;
+  const F a = M::pick(odd, s, c), b = M::pick(odd, c, s);
+  cosine = M::real_bits(M::bits(a) ^ ((quadrant + 0x40000000u) & 0x80000000u));
+  sine = M::real_bits(M::bits(b) ^ (quadrant & 0x80000000u));
+}
+
+// The four normals of one block
+template <class M> FD_HD void normal4(const typename M::U (&w)[4], typename M::F (&z)[4]) {
+  FD_UNROLL
+  for (int pair = 0; pair < 4; pair += 2) {
+    typename M::F cosine, sine;
+    const auto r = M::root(m2log_word<M>(w[pair]));
+    turn<M>(w[pair + 1], cosine, sine);
+    z[pair] = M::mul(r, cosine);
+    z[pair + 1] = M::mul(r, sine);
+  }
+}
+
+enum class Family : int { normal, uniform };
+
+template <class M> FD_HD void draw4(Family family, const typename M::U (&w)[4], typename M::F (&z)[4]) {
+  if (family == Family::normal) {
+    normal4<M>(w, z);
+  } else {
+    FD_UNROLL
+    for (int l = 0; l < 4; ++l) z[l] = uniform<M>(w[l]);
+  }
+}
+
+}  // namespace fd

@@ -1,0 +1,37 @@
+// Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") and the counter layout of every random number.
+//
+//   key      seed, low word first
+//   counter  block (element >> 2), draw, sample id low word, stream << 24 | sample id >> 32
+#pragma once
+#include "hd.h"
+
+namespace fd {
+
+template <class M> FD_HD void philox(typename M::W (&c)[4], typename M::W k0, typename M::W k1) {
+  using W = typename M::W;
+  FD_UNROLL
+  for (int round = 0; round < 10; ++round) {
+    W hi0, lo0, hi1, lo1;
+    M::product(0xD2511F53u, c[0], hi0, lo0);
+    M::product(0xCD9E8D57u, c[2], hi1, lo1);
+    c[0] = M::xor3(hi1, c[1], k0);
+    c[1] = lo1;
+    c[2] = M::xor3(hi0, c[3], k1);
+    c[3] = lo0;
+    k0 = M::plus(k0, 0x9E3779B9u);
+    k1 = M::plus(k1, 0xBB67AE85u);
+  }
+}
+
+// One row of the rng table (seed, sample id, draw base) joined with a column's draw and stream: all of the counter but the block.
+struct Source {
+  uint32_t k0, k1, c1, c2, c3;
+};
+FD_HD Source source(int64_t seed, int64_t id, int64_t base, int64_t draw, int32_t stream) {
+  const uint64_t s = static_cast<uint64_t>(seed), i = static_cast<uint64_t>(id);
+  return {static_cast<uint32_t>(s), static_cast<uint32_t>(s >> 32),
+          static_cast<uint32_t>(static_cast<uint64_t>(base) + static_cast<uint64_t>(draw)), static_cast<uint32_t>(i),
+          static_cast<uint32_t>(stream) << 24 | (static_cast<uint32_t>(i >> 32) & 0xffffffu)};
+}
+
+}  // namespace fd

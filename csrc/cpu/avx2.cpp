@@ -1,0 +1,3 @@
+#define FD_ISA avx2
+#include "fill.inl"
+#include "step.inl"

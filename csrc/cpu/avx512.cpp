@@ -1,0 +1,3 @@
+#define FD_ISA avx512
+#include "fill.inl"
+#include "step.inl"

@@ -1,0 +1,3 @@
+#define FD_ISA base
+#include "fill.inl"
+#include "step.inl"

@@ -1,0 +1,143 @@
+#include "dispatch.h"
+#include <unistd.h>
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+#include <thread>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+#include "kernels.h"
+#include "pool.h"
+
+namespace fd::cpu {
+namespace {
+
+struct Set {
+  const char* name;
+  void (*step)(const Step&, int64_t, int64_t);
+  void (*fill)(const Fill&, int64_t, int64_t);
+};
+
+std::vector<Set> usable() {  // best last
+  std::vector<Set> sets{{"base", base::step_range, base::fill_range}};
+#if FASTDIFF_X86
+  __builtin_cpu_init();
+  const auto all = [](auto... has) { return (has && ...); };
+#define FD_HAS(f) (__builtin_cpu_supports(f) != 0)
+  if (!all(FD_HAS("avx2"), FD_HAS("fma"), FD_HAS("bmi"), FD_HAS("bmi2"), FD_HAS("f16c"))) return sets;
+  sets.push_back({"avx2", avx2::step_range, avx2::fill_range});
+  if (!all(FD_HAS("avx512f"), FD_HAS("avx512bw"), FD_HAS("avx512cd"), FD_HAS("avx512dq"), FD_HAS("avx512vl"))) return sets;
+  sets.push_back({"avx512", avx512::step_range, avx512::fill_range});
+#undef FD_HAS
+#endif
+  return sets;
+}
+
+const std::vector<Set>& sets() {
+  static const std::vector<Set> s = usable();
+  return s;
+}
+
+const Set& find(const std::string& name) {
+  std::string known;
+  for (const Set& s : sets()) {
+    if (s.name == name) return s;
+    known += std::string(known.empty() ? "" : ", ") + s.name;
+  }
+  throw std::invalid_argument("set_isa: '" + name + "' is not to be had on this processor; there are " + known);
+}
+
+std::atomic<const Set*>& current() {
+  static std::atomic<const Set*> c{[] {
+    const char* name = std::getenv("FASTDIFF_ISA");
+    return name && *name ? &find(name) : &sets().back();
+  }()};
+  return c;
+}
+
+// Flush-to-zero or another rounding, which torch.set_flush_denormal or a library may have left on, would change the bits.
+struct Ieee {
+#if defined(__SSE2__)
+  const unsigned before = _mm_getcsr();
+  static constexpr unsigned kModes = 0xe040;  // flush to zero, rounding, denormals are zero
+  Ieee() {
+    if (before & kModes) _mm_setcsr(before & ~kModes);
+  }
+  ~Ieee() {
+    if (before & kModes) _mm_setcsr(before);
+  }
+#else
+  Ieee() {}
+#endif
+};
+
+constexpr int64_t kChunk = 4096;       // groups: fixed, though no result depends on it
+constexpr int64_t kAlone = 64 * 1024;  // elements below which one thread is the quicker
+
+template <class Job> struct Task {
+  const Job* job;
+  void (*range)(const Job&, int64_t, int64_t);
+  int64_t groups;
+};
+
+template <class Job> void run_chunk(const void* p, int64_t i) {
+  const auto& t = *static_cast<const Task<Job>*>(p);
+  const Ieee ieee;
+  t.range(*t.job, i * kChunk, std::min(t.groups, (i + 1) * kChunk));
+}
+
+template <class Job> void run_all(const Job& job, void (*range)(const Job&, int64_t, int64_t)) {
+  const int64_t groups = job.B * blocks_of(job.E);
+  if (groups == 0) return;
+  int n = 1;
+  if (!small(job.B * job.E)) n = threads();
+  if (n == 1) {
+    const Ieee ieee;
+    return range(job, 0, groups);
+  }
+  const Task<Job> task{&job, range, groups};
+  parallel(n, (groups + kChunk - 1) / kChunk, run_chunk<Job>, &task);
+}
+
+}  // namespace
+
+const char* isa() { return current().load(std::memory_order_relaxed)->name; }
+
+std::vector<std::string> isas() {
+  std::vector<std::string> names;
+  for (const Set& s : sets()) names.emplace_back(s.name);
+  return names;
+}
+
+void set_isa(const std::string& name) { current().store(&find(name)); }
+
+int threads() {
+#ifdef _OPENMP
+  return omp_in_parallel() ? 1 : omp_get_max_threads();
+#else
+  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+#endif
+}
+
+bool small(int64_t elements) { return elements < kAlone; }
+
+bool past_cache(int64_t bytes) {
+  static const int64_t cache = [] {
+    int64_t size = 0;
+#ifdef _SC_LEVEL3_CACHE_SIZE
+    size = std::max<int64_t>(sysconf(_SC_LEVEL3_CACHE_SIZE), sysconf(_SC_LEVEL2_CACHE_SIZE));
+#endif
+    return size > 0 ? size : int64_t(32) << 20;
+  }();
+  return bytes > cache;
+}
+
+void run(const Step& s) { run_all(s, current().load(std::memory_order_relaxed)->step); }
+void run(const Fill& f) { run_all(f, current().load(std::memory_order_relaxed)->fill); }
+
+}  // namespace fd::cpu

@@ -1,0 +1,149 @@
+// Loading and storing two vectors of float32 or float64 from and to every element type a tensor may have.
+#pragma once
+#include "../core/types.h"
+#include "simd.h"
+
+namespace fd::FD_ISA {
+namespace {
+
+// A type S in memory as pairs of arithmetic vectors V: kStep elements a pair. The order of elements inside a pair is the type's
+// own affair, as long as all pairs of a kernel agree, which is why a kernel has one type.
+struct F32 {
+  using S = float;
+  using V = F;
+  using R = float;
+  static constexpr int kStep = 2 * N;
+  static FD_HD void get(const S* p, V& x, V& y) { x = load<V>(p), y = load<V>(p + N); }
+  static FD_HD void put(S* p, V x, V y) { store(p, x), store(p + N, y); }
+  static FD_HD void put_past(S* p, V x, V y) { stream(p, x), stream(p + N, y); }
+};
+
+struct F64 {
+  using S = double;
+  using V = D;
+  using R = double;
+  static constexpr int kStep = N;
+  static FD_HD void get(const S* p, V& x, V& y) { x = load<V>(p), y = load<V>(p + N / 2); }
+  static FD_HD void put(S* p, V x, V y) { store(p, x), store(p + N / 2, y); }
+  static FD_HD void put_past(S* p, V x, V y) { stream(p, x), stream(p + N / 2, y); }
+};
+
+// Even elements in x, odd ones in y: widening is a shift and a mask, narrowing ends in one blend.
+struct BF16 {
+  using S = uint16_t;
+  using V = F;
+  using R = float;
+  static constexpr int kStep = 2 * N;
+  static FD_HD void get(const S* p, V& x, V& y) {
+    const U u = load<U>(p);
+    x = (F)(u << 16), y = (F)(u & 0xffff0000u);
+  }
+  static FD_HD U round(V x) {
+    const U u = (U)x, up = u + 0x7fffu + (u >> 16 & 1u);
+    return (U)(x != x ? (I)(u | 0x400000u) : (I)up);
+  }
+  static FD_HD U pack(V x, V y) { return round(x) >> 16 | (round(y) & 0xffff0000u); }
+  static FD_HD void put(S* p, V x, V y) { store(p, pack(x, y)); }
+  static FD_HD void put_past(S* p, V x, V y) { stream(p, pack(x, y)); }
+};
+
+struct F16 {
+  using S = uint16_t;
+  using V = F;
+  using R = float;
+  static constexpr int kStep = 2 * N;
+#if defined(__AVX512F__)
+  static FD_HD V up(const S* p) { return (F)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+  static FD_HD void down(S* p, V x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT));
+  }
+#elif defined(__F16C__)
+  static FD_HD V up(const S* p) { return (F)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+  static FD_HD void down(S* p, V x) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT));
+  }
+#else
+  static FD_HD V up(const S* p) {
+    V v{};
+    for (int l = 0; l < N; ++l) v[l] = from_half(p[l]);
+    return v;
+  }
+  static FD_HD void down(S* p, V x) {
+    for (int l = 0; l < N; ++l) p[l] = to_half(static_cast<float>(x[l]));
+  }
+#endif
+  static FD_HD void get(const S* p, V& x, V& y) { x = up(p), y = up(p + N); }
+  static FD_HD void put(S* p, V x, V y) { down(p, x), down(p + N, y); }
+  static FD_HD void put_past(S* p, V x, V y) { put(p, x, y); }
+};
+
+// m elements of p from `at` on, as numbers of the arithmetic R
+template <class R> void widen(Dtype type, const void* p, int64_t at, int64_t m, R* __restrict to) {
+  constexpr bool kSingle = sizeof(R) == sizeof(float);
+  using Half = uint16_t __attribute__((vector_size(2 * N)));
+  int64_t l = 0;
+  switch (type) {
+    case Dtype::f32: {
+      const float* from = static_cast<const float*>(p) + at;
+      for (; l < m; ++l) to[l] = static_cast<R>(from[l]);
+      break;
+    }
+    case Dtype::f64: {
+      const double* from = static_cast<const double*>(p) + at;
+      for (; l < m; ++l) to[l] = static_cast<R>(from[l]);
+      break;
+    }
+    case Dtype::bf16: {
+      const uint16_t* from = static_cast<const uint16_t*>(p) + at;
+      if constexpr (kSingle)
+        for (; l + N <= m; l += N) store(to + l, __builtin_convertvector(load<Half>(from + l), U) << 16);
+      for (; l < m; ++l) to[l] = static_cast<R>(from_bf16(from[l]));
+      break;
+    }
+    case Dtype::f16: {
+      const uint16_t* from = static_cast<const uint16_t*>(p) + at;
+      if constexpr (kSingle)
+        for (; l + N <= m; l += N) store(to + l, F16::up(from + l));
+      for (; l < m; ++l) to[l] = static_cast<R>(from_half(from[l]));
+      break;
+    }
+    default: break;
+  }
+}
+
+// m numbers into p from `at` on, each rounded once
+template <class R> void narrow(Dtype type, const R* __restrict z, void* p, int64_t at, int64_t m) {
+  constexpr bool kSingle = sizeof(R) == sizeof(float);
+  using Half = uint16_t __attribute__((vector_size(2 * N)));
+  int64_t l = 0;
+  switch (type) {
+    case Dtype::f32: {
+      float* to = static_cast<float*>(p) + at;
+      for (; l < m; ++l) to[l] = static_cast<float>(z[l]);
+      break;
+    }
+    case Dtype::f64: {
+      double* to = static_cast<double*>(p) + at;
+      for (; l < m; ++l) to[l] = static_cast<double>(z[l]);
+      break;
+    }
+    case Dtype::bf16: {
+      uint16_t* to = static_cast<uint16_t*>(p) + at;
+      if constexpr (kSingle)
+        for (; l + N <= m; l += N) store(to + l, __builtin_convertvector(BF16::round(load<F>(z + l)) >> 16, Half));
+      for (; l < m; ++l) to[l] = to_bf16(z[l]);
+      break;
+    }
+    case Dtype::f16: {
+      uint16_t* to = static_cast<uint16_t*>(p) + at;
+      if constexpr (kSingle)
+        for (; l + N <= m; l += N) F16::down(to + l, load<F>(z + l));
+      for (; l < m; ++l) to[l] = to_half(z[l]);
+      break;
+    }
+    default: break;
+  }
+}
+
+}  // namespace
+}  // namespace fd::FD_ISA

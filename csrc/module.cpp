@@ -1,0 +1,47 @@
+// fastdiff._C: the CPU kernels. Does not link torch.
+#include <pybind11/stl.h>
+#include "check.h"
+#include "core/philox.h"
+#include "cpu/dispatch.h"
+
+namespace py = pybind11;
+
+namespace {
+
+void linear_step(py::handle T, py::handle A, py::handle index, py::handle rng, py::handle draws, py::handle streams, py::handle out) {
+  fd::check::Place place{fd::dl::kCpu, 0};
+  fd::Step s = fd::check::step(T, A, index, rng, draws, streams, out, place);
+  s.past_cache = fd::cpu::past_cache(s.bytes);
+  if (fd::cpu::small(s.B * s.E)) return fd::cpu::run(s);
+  const py::gil_scoped_release released;
+  fd::cpu::run(s);
+}
+
+void fill(py::handle out, py::handle rng, py::handle draw, py::handle stream, const std::string& family) {
+  fd::check::Place place{fd::dl::kCpu, 0};
+  const fd::Fill f = fd::check::fill(out, rng, draw, stream, family, place);
+  if (fd::cpu::small(f.B * f.E)) return fd::cpu::run(f);
+  const py::gil_scoped_release released;
+  fd::cpu::run(f);
+}
+
+std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
+  uint32_t c[4] = {counter[0], counter[1], counter[2], counter[3]};
+  fd::philox<fd::Scalar>(c, key[0], key[1]);
+  return {c[0], c[1], c[2], c[3]};
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
+  m.doc() = "fastdiff's CPU kernels; the checked, differentiable functions are in fastdiff.ops";
+  m.attr("__version__") = FASTDIFF_VERSION;
+  m.def("bind", &fd::dl::bind, py::arg("tensor_type"));
+  m.def("linear_step_", &linear_step, py::arg("T"), py::arg("A"), py::arg("index"), py::arg("rng"), py::arg("draws"), py::arg("streams"), py::arg("out"));
+  m.def("fill_", &fill, py::arg("out"), py::arg("rng"), py::arg("draw"), py::arg("stream"), py::arg("family"));
+  m.def("isa", &fd::cpu::isa);
+  m.def("isas", &fd::cpu::isas);
+  m.def("set_isa", &fd::cpu::set_isa, py::arg("name"));
+  m.def("threads", &fd::cpu::threads);
+  m.def("philox", &philox, py::arg("counter"), py::arg("key"));
+}

@@ -1,0 +1,19 @@
+"""fastdiff: everything around the network in diffusion, flow and SDE models, as fused kernels for PyTorch."""
+import torch as _torch  # noqa: F401 - first: the compiled module shares torch's OpenMP runtime
+
+from . import grids, guidance, noise, ops, processes, solvers
+from ._version import __version__
+from .core.errors import NonFinite
+from .core.hook import Hook
+from .core.plan import Plan, plan
+from .noise import Seeds
+from .runtime import perturb as _perturb  # noqa: F401 - fills Process.perturb
+from .runtime.denoiser import Denoiser
+from .runtime.sample import grid, sample
+from .runtime.sampler import Sampler
+from .runtime.state import State, Trajectory
+
+__all__ = [
+    "Denoiser", "Hook", "NonFinite", "Plan", "Sampler", "Seeds", "State", "Trajectory", "__version__", "grid", "grids", "guidance",
+    "noise", "ops", "plan", "processes", "sample", "solvers",
+]

@@ -1,0 +1,47 @@
+"""Direct: the same formula run step by step on tensors. The reference that every compiled plan is compared with."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .math import Number
+from .predict import convert, input_scale
+from .process import Node
+
+
+class Direct:
+    """`p` of a formula over arrays: float64 torch tensors, numpy arrays, or anything that adds and scales.
+
+    net(x, node) -> raw prediction;  noise(step, column) -> a draw like x.
+    """
+
+    def __init__(self, net: Callable[[Any, Node], Any], x: Any, predicts: str = "data", *, wanted: str = "data",
+                 noise: Callable[[int, int], Any] | None = None, consts: dict[str, Any] | None = None):
+        self.net, self.x, self.predicts, self.wanted = net, x, predicts, wanted
+        self._noise, self._consts = noise, consts or {}
+        self.calls, self.step, self.column = 0, -1, 0
+
+    def model(self, x: Any, node: Node, kind: str | None = None) -> Any:
+        self.calls += 1
+        scale: Number = input_scale(self.predicts, node)
+        raw = self.net(x if isinstance(scale, int) else x * scale, node)
+        p, q = convert(self.predicts, kind or self.wanted, node)
+        return raw if isinstance(p, int) and p == 0 and isinstance(q, int) and q == 1 else p * x + q * raw
+
+    def noise(self) -> Any:
+        if self._noise is None:
+            raise ValueError("this formula draws noise: give noise=")
+        self.column += 1
+        return self._noise(self.step, self.column - 1)
+
+    def keep(self, form: Any) -> Any:
+        return form
+
+    def const(self, name: str) -> Any:
+        return self._consts[name]
+
+    def begin(self, step: int, node: Node) -> None:
+        self.step, self.column = step, 0
+
+    def finish(self, past: Any, node: Node) -> Any:
+        return past

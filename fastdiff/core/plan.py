@@ -1,0 +1,426 @@
+"""Plan: a compiled solver. Data only: no state, no tensors, safe to share between threads.
+
+    y_j = sum_i A[j, i] T_i + sum_c A[j, n_in + c] xi_c          one linear stage, then one call of the network (or a hook)
+
+Registers are numbered. `kinds` says what lies in each: the input, a state buffer, memory that the network owns, a
+constant, or an output for a trajectory. Coefficients are kept in 60 digits, so that saving, loading and transposing lose
+nothing; `coeffs` are the float64 tables that run.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .compile import Program, compile_record
+from .errors import check_options
+from .grid import check_times
+from .hook import Hook
+from .number import Real, precision
+from .predict import check_prediction
+from .process import Process
+from .recorder import CONST, NOISE, Call, Recorder
+from .solver import Solver, solvers
+
+FORMAT = 1
+OUTPUTS, INPUTS, DRAWS = 4, 12, 4  # what one launch of the kernel takes
+
+
+@dataclass(frozen=True)
+class PlanCall:
+    """A run of the network (kind "net") or of hook number `hook` at its point (kind)."""
+
+    kind: str
+    t: float
+    step: int
+    args: tuple[int, ...]
+    outs: tuple[int, ...]
+    branches: tuple[int, ...] = (0,)
+    hook: int = -1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One pass: reads `inputs`, writes `outputs`, draws `draws` = (step, column); then the call."""
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    exact: tuple[tuple[Decimal, ...], ...]
+    draws: tuple[tuple[int, int], ...] = ()
+    call: PlanCall | None = None
+    carried: tuple[int, ...] = ()
+    rank: int = 0
+    drop: tuple[int, ...] = ()  # registers that nobody reads after this stage and its call
+    emits: tuple[tuple[str, int, int], ...] = ()  # (what, step, register)
+
+    @cached_property
+    def coeffs(self) -> np.ndarray:
+        table = np.array([[float(v) for v in row] for row in self.exact], dtype=np.float64)
+        return _frozen(table.reshape(len(self.outputs), len(self.inputs) + len(self.draws)))
+
+    @property
+    def alive(self) -> int:
+        return len({*self.carried, *(self.call.args if self.call else ())})
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """See the module. Made by `fd.plan`, run by `fd.Sampler`."""
+
+    solver: str
+    process: str
+    predicts: str
+    order: int
+    times: np.ndarray
+    stages: tuple[Stage, ...]
+    kinds: tuple[str, ...]
+    out: int
+    hooks: tuple[Hook, ...] = ()
+    recipe: Recipe | None = field(default=None, repr=False)
+
+    # facts, read off the stages
+    @cached_property
+    def calls(self) -> tuple[PlanCall, ...]:
+        return tuple(s.call for s in self.stages if s.call is not None)
+
+    @property
+    def steps(self) -> int:
+        return len(self.times) - 1
+
+    @cached_property
+    def nfe(self) -> int:
+        """Network calls; a guided step counts one for each branch."""
+        return sum(len(c.branches) for c in self.calls if c.kind == "net")
+
+    @cached_property
+    def carried(self) -> int:
+        """The most tensors alive across a call, its own argument included; constants cost nothing."""
+        return max((s.alive for s in self.stages if s.call), default=0)
+
+    @cached_property
+    def bound(self) -> int:
+        """The fewest that any implementation can do with: the largest rank of the later rows."""
+        return max((s.rank for s in self.stages if s.call), default=0)
+
+    @cached_property
+    def visits(self) -> int:
+        """Steps taken, those of a hook's route counted each time."""
+        return len(self._route) - 1
+
+    @cached_property
+    def _route(self) -> tuple[int, ...]:
+        straight = range(len(self.times))
+        if self.recipe is None:
+            return tuple(straight)
+        return tuple(self.recipe.route([self.recipe.process.node(float(t)) for t in self.times]) or straight)
+
+    def end_of(self, step: int) -> float:
+        """The time at which a step ends."""
+        return float(self.times[self._route[step + 1]])
+
+    @property
+    def stochastic(self) -> bool:
+        return any(s.draws for s in self.stages)
+
+    @cached_property
+    def coeffs(self) -> tuple[np.ndarray, ...]:
+        """float64 tables, one (outputs, inputs + draws) per stage."""
+        return tuple(s.coeffs for s in self.stages)
+
+    def traffic(self, dtype_bytes: int = 4) -> float:
+        """Bytes per element that the linear stages move, per network call, when every tensor has `dtype_bytes`."""
+        moved = sum(len(s.inputs) + len(s.outputs) for s in self.stages)
+        return dtype_bytes * moved / max(1, self.nfe)
+
+    # the same plan in other forms
+    def with_trajectory(self) -> Plan:
+        """This plan with outputs for every state and data prediction."""
+        if self.recipe is None:
+            raise ValueError("a loaded plan has no trajectory outputs; compile it with fd.plan(...) on this machine")
+        return _compiled(replace(self.recipe, trajectory=True))
+
+    def transpose(self) -> Plan:
+        """The adjoint: from the gradient of the result to the gradient of the input.
+
+        Each network call becomes its vector-Jacobian product, in reverse order: the argument is the cotangent of the
+        output, the output the cotangent of the argument. Draws vanish; what is carried has the same rank.
+        """
+        with precision():
+            rec = _transposed(self)
+        for digits in (35, 28, 22):  # a compiled plan's rows carry the residue of their own elimination, up to 1e-30 of their scale
+            try:
+                program = compile_record(rec, zero=Decimal(f"1e-{digits}"))
+                break
+            except ArithmeticError:
+                if digits == 22:
+                    raise
+        return _assemble(program, replace(self, hooks=(), recipe=None, solver=f"{self.solver} transposed"))
+
+    # saving, comparing
+    def to_json(self) -> str:
+        stages = [
+            {"inputs": s.inputs, "outputs": s.outputs, "exact": [[str(v) for v in row] for row in s.exact], "draws": s.draws,
+             "call": None if s.call is None else vars(s.call), "carried": s.carried, "rank": s.rank, "drop": s.drop, "emits": s.emits}
+            for s in self.stages
+        ]
+        head = {"format": FORMAT, "solver": self.solver, "process": self.process, "predicts": self.predicts, "order": self.order,
+                "times": [float(t).hex() for t in self.times], "kinds": self.kinds, "out": self.out,
+                "hooks": [type(h).__name__ for h in self.hooks]}
+        return json.dumps({**head, "stages": stages})
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the plan as JSON, all digits kept. Hooks are named, not saved."""
+        path = Path(path)
+        part = path.with_name(path.name + ".part")  # an interruption leaves the old file whole
+        part.write_text(self.to_json())
+        part.replace(path)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str], hooks: Sequence[Hook] = ()) -> Plan:
+        """Read a saved plan; `hooks` must be of the kinds it was compiled with."""
+        data = json.loads(Path(path).read_text())
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise ValueError(f"{path}: not a plan of format {FORMAT}")
+        if [type(h).__name__ for h in hooks] != data["hooks"]:
+            raise ValueError(f"{path}: compiled with hooks {data['hooks']}, got {[type(h).__name__ for h in hooks]}")
+
+        def tuples(v: Any) -> Any:
+            return tuple(tuples(i) for i in v) if isinstance(v, list) else v
+
+        stages = []
+        for s in data["stages"]:
+            call = None if s["call"] is None else PlanCall(**{k: tuples(v) for k, v in s["call"].items()})
+            exact = tuple(tuple(Decimal(v) for v in row) for row in s["exact"])
+            rest = {k: tuples(s[k]) for k in ("inputs", "outputs", "draws", "carried", "rank", "drop", "emits")}
+            stages.append(Stage(exact=exact, call=call, **rest))
+        times = _frozen(np.array([float.fromhex(t) for t in data["times"]]))
+        return Plan(data["solver"], data["process"], data["predicts"], data["order"], times, tuple(stages), tuple(data["kinds"]), data["out"],
+                    tuple(hooks))
+
+    @cached_property
+    def digest(self) -> str:
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Plan) and self.digest == other.digest)
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __str__(self) -> str:
+        draws = sum(len(s.draws) for s in self.stages)
+        head = [
+            f"{self.solver} on {self.process}: {self.steps} steps, {self.nfe} network calls ({self.predicts}), order {self.order}",
+            f"carries {self.carried} tensor{'s' * (self.carried != 1)} across a call (the bound is {self.bound}); "
+            f"moves {self.traffic(1):.3g} tensors a call = {self.traffic(4):.3g} bytes an element in float32"
+            + (f"; {draws} draws" if draws else ""),
+        ]
+        rows = [("stage", "reads", "writes", "draws", "then")]
+        for i, s in enumerate(self.stages):
+            then = "the result" if s.call is None else f"{s.call.kind} at t={s.call.t:.6g}" + (f" x{len(s.call.branches)}" if len(s.call.branches) > 1 else "")
+            rows.append((str(i), _list(s.inputs), _list(s.outputs), _list(f"{a}.{b}" for a, b in s.draws), then))
+        if len(rows) > 14:
+            rows[8:-4] = [("...",) * 5]
+        widths = [max(len(r[c]) for r in rows) for c in range(5)]
+        return "\n".join(head + ["  ".join(v.ljust(w) for v, w in zip(r, widths, strict=True)).rstrip() for r in rows])
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.solver} on {self.process}, {self.steps} steps, nfe={self.nfe}, carried={self.carried}>"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a plan; the key of its cache."""
+
+    solver: Solver
+    process: Process
+    times: tuple[float, ...]
+    predicts: str
+    hooks: tuple[Hook, ...] = ()
+    trajectory: bool = False
+
+    def record(self, number: Callable[[float], Any] = lambda t: Real(t), exact: bool = True, times: Sequence[Any] | None = None) -> Recorder:
+        """Run the formula over nodes made of `number`s (or of `times` as they are)."""
+        nodes = [self.process.node(t) for t in (times if times is not None else map(number, self.times))]
+        rec = Recorder(self.predicts, self.hooks, wanted=self.solver.predicts, exact=exact, emitting=self.trajectory)
+        self.solver.record(rec, nodes, self.route(nodes))
+        return rec
+
+    def route(self, nodes: Sequence[Any]) -> Sequence[int] | None:
+        routes = [r for r in (h.route(nodes) for h in self.hooks) if r is not None]
+        if len(routes) > 1:
+            raise ValueError("only one hook may give a route")
+        if not routes:
+            return None
+        visits = list(routes[0])
+        if not visits or visits[0] != 0 or visits[-1] != len(nodes) - 1 or any(not 0 <= v < len(nodes) for v in visits):
+            raise ValueError(f"a route must lead from node 0 to node {len(nodes) - 1} over nodes in between, got {visits}")
+        return visits
+
+
+def plan(
+    solver: str | Solver,
+    process: Process,
+    times: Any,
+    *,
+    predicts: str = "noise",
+    guidance: Hook | None = None,
+    hooks: Sequence[Hook] = (),
+    **options: Any,
+) -> Plan:
+    """Compile a solver for a process and its times.
+
+    solver    a key of `fd.solvers.names()` with its options as keywords, or a Solver
+    times     strictly decreasing float64 sequence, e.g. from `fd.grid`; the last may be the process's zero
+    predicts  what the network gives: "noise" | "data" | "velocity" | "flow" | "score" ("edm": Karras' raw network)
+    hooks     in the order in which they act; `guidance` comes first
+
+    Raises ValueError for unknown keys and options, times out of order or range, and conversions that do not exist at a
+    node; TypeError for arguments of the wrong kind.
+    """
+    if isinstance(solver, Solver):
+        check_options(f"solver {solver.key!r} (already made)", options, ())
+    else:
+        solver = solvers.make(solver, **options)
+    if not isinstance(process, Process):
+        raise TypeError(f"process must be a Process (see fd.processes), got {type(process).__name__}")
+    check_prediction(predicts)
+    hooks = ((guidance,) if guidance is not None else ()) + tuple(hooks)
+    for h in hooks:
+        if not isinstance(h, Hook):
+            raise TypeError(f"hooks must be Hooks, got {type(h).__name__}")
+    times = check_times(times, process)
+    recipe = Recipe(solver, process, tuple(times.tolist()), predicts, hooks)
+    try:
+        return _compiled(recipe)
+    except TypeError as e:
+        if "unhashable" not in str(e):
+            raise
+        return _compiled.__wrapped__(recipe)
+
+
+@lru_cache(maxsize=256)
+def _compiled(recipe: Recipe) -> Plan:
+    with precision():
+        rec = recipe.record()
+        program = compile_record(rec)
+        if any(k == NOISE for k in rec.kinds):  # a row may hold its draw or leave it to be drawn again: take the cheaper
+            program = min((program, compile_record(rec, natural=False)), key=Program.traffic)
+    solver = recipe.solver
+    order = solver.order if isinstance(solver.order, int) else 1
+    empty = Plan(solver.describe(), repr(recipe.process), recipe.predicts, order, _frozen(np.array(recipe.times)), (), (), 0, recipe.hooks, recipe)
+    made = _assemble(program, empty)
+    for i, s in enumerate(made.stages):
+        if not np.isfinite(s.coeffs).all():
+            where = f"step {s.call.step} (t={s.call.t:g})" if s.call else "the last step"
+            raise ValueError(f"{solver.key}: a coefficient of stage {i}, before {where}, is not finite; are two times too close, or is "
+                             "alpha or sigma 0 where the formula divides by it?")
+    return made
+
+
+def _assemble(program: Program, empty: Plan) -> Plan:
+    """Give the program's tensors their registers: a register is taken again when its tensor has been read for the last time."""
+    stages, never = program.stages, 2 * len(program.stages) + 2
+    last: dict[int, int] = {program.input: never}  # tensor -> tick of its last use; stage k's launch is tick 2k, its call 2k + 1
+    for k, s in enumerate(stages):
+        for a in (a for row in s.rows.values() for a in row):
+            last[a] = max(last.get(a, 0), 2 * k)
+        for a in s.args:
+            last[a] = max(last.get(a, 0), 2 * k + 1)
+    emitted = {t for s in stages for t in s.emits.values()}
+    last.update(dict.fromkeys((*emitted, program.out), never))
+    kinds, register, owner = ["input"], {program.input: 0}, [program.input]
+    constants = {a: n for a, n in program.atoms.items() if program.kinds[a] == CONST}
+
+    def take(tensor: int, kind: str, tick: int) -> int:
+        """A register of this kind whose tensor was last read before `tick`, or a new one."""
+        for r, k in enumerate(kinds):
+            if k == kind and kind in ("state", "raw") and last.get(owner[r], -1) < tick:
+                owner[r] = tensor
+                break
+        else:
+            r = len(kinds)
+            kinds.append(kind)
+            owner.append(tensor)
+        register[tensor] = r
+        return r
+
+    def columns(row_atoms: Iterable[int]) -> tuple[list[int], list[int]]:
+        """Inputs in the one order that every backend sums in (state and history newest first, raw outputs, constants), and draws."""
+        atoms = set(row_atoms)
+        draws = sorted((a for a in atoms if program.kinds.get(a) == NOISE), key=lambda a: program.atoms[a][:2])
+        consts = sorted(a for a in atoms if a in constants)
+        raws = sorted((a for a in atoms if a in program.raws), reverse=True)
+        state = sorted((a for a in atoms if a not in program.kinds and a not in program.raws), reverse=True)
+        return [*state, *raws, *consts], draws
+
+    done = []
+    for k, s in enumerate(stages):
+        inputs, draws = columns(a for row in s.rows.values() for a in row)
+        for a in inputs:
+            if a in constants and a not in register:
+                take(a, f"const:{constants[a]}", 0)
+        ins = tuple(register[a] for a in inputs)
+        # one launch reads each element before it writes it, so a row may take the place of an input read for the last time
+        fits = len(s.rows) <= OUTPUTS and len(inputs) <= INPUTS and len(draws) <= DRAWS
+        outs = tuple(take(t, "emit" if t in emitted else "state", 2 * k + fits) for t in s.rows)
+        exact = tuple(tuple(_decimal(row.get(a, 0)) for a in (*inputs, *draws)) for row in s.rows.values())
+        call = None
+        if s.call is not None:
+            c: Call = s.call
+            args = tuple(register[t] for t in s.args)
+            results = tuple(take(t, "raw", 2 * k + 1) for t in s.outs)
+            call = PlanCall(c.kind, float(c.node.t), c.step, args, results, tuple(c.branches), c.hook)
+        drop = tuple(r for r, kind in enumerate(kinds) if kind == "raw" and last.get(owner[r], -1) in (2 * k, 2 * k - 1))
+        emits = tuple((name, step, register[t]) for (name, step), t in s.emits.items())
+        carried = tuple(register[t] for t in s.carried)
+        done.append(Stage(ins, outs, exact, tuple(program.atoms[a][:2] for a in draws), call, carried, s.rank, drop, emits))
+    return replace(empty, stages=tuple(done), kinds=tuple(kinds), out=register[program.out])
+
+
+def _transposed(plan: Plan) -> Recorder:
+    """A recording of the adjoint: stages in reverse order, each with its table transposed."""
+    rec = Recorder("data", exact=True)
+    bar: dict[int, Any] = {plan.out: rec.x}
+    for s in reversed(plan.stages):
+        if s.call is not None:
+            seeds = [rec._name(bar.pop(r)) if r in bar else rec._name(rec.x * 0) for r in s.call.outs]
+            back = rec._call(Call(s.call.kind, _At(s.call.t), s.call.step, seeds, [], s.call.hook, s.call.branches), len(s.call.args))
+            for r, g in zip(s.call.args, back, strict=True):
+                bar[r] = bar[r] + g if r in bar else g
+        given = {r: bar.pop(r) for r in s.outputs if r in bar}
+        for j, r in enumerate(s.outputs):
+            if r in given:
+                for i, source in enumerate(s.inputs):
+                    if s.exact[j][i] != 0 and not plan.kinds[source].startswith("const"):
+                        g = given[r] * s.exact[j][i]
+                        bar[source] = bar[source] + g if source in bar else g
+        bar = {r: f if plan.kinds[r] == "raw" else rec.keep(f) for r, f in bar.items()}
+    rec.x = bar[0]
+    return rec
+
+
+@dataclass(frozen=True)
+class _At:
+    t: float
+
+
+def _decimal(v: Any) -> Decimal:
+    return v if isinstance(v, Decimal) else Decimal(float(v))
+
+
+def _frozen(a: np.ndarray) -> np.ndarray:
+    a.setflags(write=False)
+    return a
+
+
+def _list(items: Iterable[Any]) -> str:
+    return " ".join(map(str, items)) or "-"

@@ -1,0 +1,160 @@
+"""Process: x_t = alpha(t) x_0 + sigma(t) eps, eps ~ N(0, I); the data stand at small t, the noise at t_max.
+
+A process file holds formulas only. They run over floats, numpy arrays, Reals (60 digits) and torch tensors alike, by
+taking their elementary functions from `fastdiff.core.math`.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .math import Number, divide, has_zero, log
+from .number import Real
+from .registry import Registry
+
+processes: Registry[Process] = Registry("process", "fastdiff.processes")
+
+
+class Process:
+    """Base of every process. A subclass gives `alpha`, `sigma`, their derivatives `dalpha`, `dsigma`, and `_time_of`.
+
+        lam(t) = log(alpha / sigma)          f = d log alpha / dt          g^2 = d sigma^2 / dt - 2 f sigma^2
+
+    `t_max` is the noisy end, `t_min` the last time worth evaluating, `t_zero` the time at which sigma is exactly 0.
+    """
+
+    key: ClassVar[str]
+    kind: ClassVar[str] = "gaussian"
+    straight: ClassVar[str] = "alpha"  # the scale c in which x/c moves straight in sigma/c: "alpha", or "sum" = alpha + sigma
+    default_grid: ClassVar[str] = "logsnr"
+    train_steps: ClassVar[int | None] = None  # how many noise levels a discrete process was made of
+    t_zero: ClassVar[float] = 0.0
+    t_min: float
+    t_max: float
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        processes.add(cls)
+
+    def alpha(self, t: Number) -> Number:
+        raise TypeError(f"{type(self).__name__} does not define alpha(t)")
+
+    def sigma(self, t: Number) -> Number:
+        raise TypeError(f"{type(self).__name__} does not define sigma(t)")
+
+    def dalpha(self, t: Number) -> Number:
+        raise TypeError(f"{type(self).__name__} does not define dalpha(t)")
+
+    def dsigma(self, t: Number) -> Number:
+        raise TypeError(f"{type(self).__name__} does not define dsigma(t)")
+
+    def _time_of(self, lam: Any) -> Any:
+        """time_of for float64 scalars and arrays."""
+        raise TypeError(f"{type(self).__name__} does not define _time_of(lam)")
+
+    def lam(self, t: Number) -> Number:
+        """log(alpha / sigma), half the log signal-to-noise ratio, in nats."""
+        return log(self.alpha(t)) - log(self.sigma(t))
+
+    def dlam(self, t: Number) -> Number:
+        return self.f(t) - divide(self.dsigma(t), self.sigma(t))
+
+    def f(self, t: Number) -> Number:
+        """Drift of the forward SDE dx = f x dt + g dw; infinite where alpha = 0."""
+        return divide(self.dalpha(t), self.alpha(t))
+
+    def g2(self, t: Number) -> Number:
+        """Squared diffusion of the forward SDE."""
+        return 2 * self.sigma(t) * (self.dsigma(t) - self.f(t) * self.sigma(t))
+
+    def time_of(self, lam: Number) -> Number:
+        """The time at which log(alpha / sigma) = lam."""
+        if isinstance(lam, Real):
+            return self._polish(Real(float(self._time_of(float(lam)))), lam, 2)  # 16 digits, then 32, then 60
+        if hasattr(lam, "detach"):  # a torch tensor: the root, then one Newton step that carries its derivative
+            root = lam.new_tensor(np.asarray(self._time_of(lam.detach().cpu().double().numpy())))
+            return self._polish(root, lam, 1) if lam.requires_grad else root
+        if isinstance(lam, (list, tuple, np.ndarray)):
+            return np.asarray(self._time_of(np.asarray(lam, dtype=np.float64)))
+        return float(self._time_of(float(lam)))
+
+    def _polish(self, t: Number, lam: Number, steps: int) -> Number:
+        if isinstance(t, Real) and not (t.v.is_finite() and lam.v.is_finite()):
+            return t
+        for _ in range(steps):
+            t = t + (lam - self.lam(t)) / self.dlam(t)
+        return t
+
+    def prior_std(self, t: float) -> float:
+        """Standard deviation of x at the noisy end of a grid that starts at t."""
+        return float(self.sigma(float(t)))
+
+    def model_index(self, t: Any, count: int) -> Any:
+        """Step index of a network trained on `count` discrete steps t = (n + 1) / count, as a float."""
+        return np.asarray(t, dtype=np.float64) * count - 1
+
+    def node(self, t: Number) -> Node:
+        return Node(self, t, self.alpha(t), self.sigma(t))
+
+    # filled by fastdiff.ops at import: formulas on this floor know no tensors
+    _perturb: ClassVar[Callable[..., Any] | None] = None
+
+    def perturb(self, x0: Any, t: Any, *, seeds: Any = None) -> Any:
+        """(x_t, noise) with x_t = alpha(t) x0 + sigma(t) noise, one t per sample or one for all; noise from stream 2."""
+        if Process._perturb is None:
+            raise RuntimeError("Process.perturb needs torch: import fastdiff")
+        return Process._perturb(self, x0, t, seeds=seeds)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One time of a grid with what formulas need: t, alpha, sigma, lam = log(alpha/sigma), rho = sigma/alpha."""
+
+    process: Process
+    t: Number
+    alpha: Number
+    sigma: Number
+
+    @cached_property
+    def lam(self) -> Number:
+        return self.process.lam(self.t)
+
+    @property
+    def rho(self) -> Number:
+        return divide(self.sigma, self.alpha)
+
+    @property
+    def dalpha(self) -> Number:
+        return self.process.dalpha(self.t)
+
+    @property
+    def dsigma(self) -> Number:
+        return self.process.dsigma(self.t)
+
+    @cached_property
+    def scale(self) -> Number:
+        """c: for a single data point, x / c is a straight line in `tau`."""
+        return self.alpha + self.sigma if self.process.straight == "sum" else self.alpha
+
+    @cached_property
+    def tau(self) -> Number:
+        """sigma / c: rho for the processes of the VP and VE kind, t for the straight ones."""
+        return self.sigma / self.scale
+
+    @property
+    def clean(self) -> bool:
+        """sigma = 0: nothing but data is left."""
+        return has_zero(self.sigma)
+
+    @property
+    def pure(self) -> bool:
+        """alpha = 0: nothing but noise."""
+        return has_zero(self.alpha)
+
+    def at(self, lam: Number) -> Node:
+        """Another node of the same process, by its lam."""
+        return self.process.node(self.process.time_of(lam))

@@ -1,0 +1,234 @@
+"""Recorder: what a solver's formula runs over when it is compiled.
+
+A tensor is a `Form`, a linear combination of *atoms*. Some atoms are there from outside (an input, a network output, a
+draw, a constant); the others are names for forms (the argument of a call, a combination worth keeping). A *segment* is what
+is named between two calls; a *call* runs the network or a hook, its arguments are forms and its outputs are new atoms.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .hook import Hook
+from .math import Number
+from .number import Real, value
+from .predict import convert, input_scale
+from .process import Node
+
+INPUT, OUTPUT, NAME, NOISE, CONST = range(5)  # kinds of atoms; the last two cost no memory: drawn again, or always there
+
+
+class Form:
+    """A linear combination of atoms. Forms may be added and scaled, never multiplied."""
+
+    __slots__ = ("c", "lift")
+    __array_ufunc__ = None  # numpy leaves `array * form` to us
+
+    def __init__(self, c: dict[int, Any], lift: Callable[[Any], Any]):
+        self.c, self.lift = c, lift
+
+    def __add__(self, o: Form) -> Form:
+        if not isinstance(o, Form):
+            raise TypeError(f"a plan is linear: a tensor cannot be added to {type(o).__name__}")
+        c = dict(self.c)
+        for a, v in o.c.items():
+            c[a] = c[a] + v if a in c else v
+        return Form(c, self.lift)
+
+    def __radd__(self, o: Any) -> Form:
+        return self if type(o) is int and o == 0 else NotImplemented  # so that sum() works
+
+    def __mul__(self, w: Number) -> Form:
+        if isinstance(w, Form):
+            raise TypeError("a plan is linear: two tensors cannot be multiplied; use a hook")
+        w = self.lift(w)
+        return Form({a: v * w for a, v in self.c.items()}, self.lift)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, w: Number) -> Form:
+        if isinstance(w, Form):
+            raise TypeError("a plan is linear: a tensor cannot be a divisor")
+        w = self.lift(w)
+        return Form({a: v / w for a, v in self.c.items()}, self.lift)
+
+    def __neg__(self) -> Form:
+        return Form({a: -v for a, v in self.c.items()}, self.lift)
+
+    def __sub__(self, o: Form) -> Form:
+        return self + (-o)
+
+
+@dataclass
+class Call:
+    """One run of the network (kind "net") or of a hook (the point's name) between two linear stages."""
+
+    kind: str
+    node: Node
+    step: int
+    args: list[int]  # atoms
+    outs: list[int]
+    hook: int = -1
+    branches: tuple[int, ...] = (0,)
+
+
+@dataclass
+class Recorder:
+    """Records `p.x`, `p.model(x, node)`, `p.noise()`, `p.keep(form)`, `p.const(name)` of one run of a formula."""
+
+    predicts: str  # what the network gives
+    hooks: Sequence[Hook] = ()
+    wanted: str = "data"  # what the formula asks of p.model when it does not say
+    exact: bool = True  # coefficients are 60-digit Decimals; else whatever the formula gives (torch scalars, arrays)
+    emitting: bool = False
+
+    kinds: list[int] = field(default_factory=list)
+    info: list[Any] = field(default_factory=list)  # of a noise atom (step, column, segment of birth); of a constant its name
+    segments: list[list[tuple[int, dict[int, Any]]]] = field(default_factory=lambda: [[]])
+    emits: list[list[tuple[tuple[str, int], int]]] = field(default_factory=lambda: [[]])
+    calls: list[Call] = field(default_factory=list)
+    step: int = -1
+    column: int = 0
+    data: Form | None = None  # the newest data prediction
+
+    def __post_init__(self) -> None:
+        self.input = self._atom(INPUT)
+        self.x: Form = self._unit(self.input)
+        self._consts: dict[str, int] = {}
+
+    # what formulas use
+
+    def model(self, x: Form, node: Node, kind: str | None = None) -> Form:
+        """One network call at `node` on x, as a prediction of `kind` (default: the solver's own)."""
+        weights = self._branches(node)
+        scale = input_scale(self.predicts, node)
+        arg = self._name(x if isinstance(scale, int) else x * scale)
+        if isinstance(scale, int):
+            if x is self.x:
+                self.x = self._unit(arg)
+            x = self._unit(arg)
+        outs = self._call(Call("net", node, self.step, [arg], [], branches=tuple(weights)), len(weights))
+        raw = sum((w * f for w, f in zip(weights.values(), outs, strict=True) if not _is_zero(w)), start=0)
+        p, q = convert(self.predicts, "data", node)
+        data = self._combine(p, x, q, raw)
+        bent = False
+        for i, _ in self._active("predict", node):
+            data, bent = self._call(Call("predict", node, self.step, [self._name(data), self._name(x)], [], hook=i), 1)[0], True
+        self.data = self.keep(data) if self.emitting else data
+        source, raw = ("data", self.data) if bent else (self.predicts, raw)
+        p, q = convert(source, kind or self.wanted, node)
+        return self.keep(self._combine(p, x, q, raw))
+
+    def noise(self) -> Form:
+        """A fresh N(0, I). Its counter is (step, column): the columns of one step are independent streams."""
+        atom = self._atom(NOISE, (self.step, self.column, len(self.calls)))
+        self.column += 1
+        xi = self._unit(atom)
+        for i, _ in self._active("noise", None):
+            xi = self._call(Call("noise", self._node, self.step, [self._name(xi)], [], hook=i), 1)[0]
+        return xi
+
+    def keep(self, form: Form) -> Form:
+        """Name a combination that is used again: a hint of what is worth carrying, and it keeps later forms short."""
+        if len(form.c) == 1:
+            ((a, v),) = form.c.items()
+            if self.kinds[a] < NOISE and _is_one(v):
+                return form
+        return self._unit(self._name(form))
+
+    def const(self, name: str) -> Form:
+        """A tensor that is given once and always there (an endpoint, a mean)."""
+        if name not in self._consts:
+            self._consts[name] = self._atom(CONST, name)
+        return self._unit(self._consts[name])
+
+    # what the driver uses
+
+    def begin(self, step: int, node: Node) -> None:
+        self.step, self.column, self._node = step, 0, node
+
+    def finish(self, past: Any, node: Node) -> Any:
+        """After a step: name the state and the history, run the hooks that stand there, emit for a trajectory."""
+        past = _map(past, self.keep)
+        for point in ("state", "population"):
+            for i, hook in self._active(point, node):
+                history: list[Form] = []
+                if hook.history == "reset":
+                    past = []
+                elif point == "population":
+                    _map(past, history.append)
+                outs = self._call(Call(point, node, self.step, [self._name(f) for f in (self.x, *history)], [], hook=i), 1 + len(history))
+                self.x = outs[0]
+                if history:
+                    rest = iter(outs[1:])
+                    past = _map(past, lambda _: next(rest))  # noqa: B023 - used at once
+        self.x = self.keep(self.x)
+        if self.emitting:
+            self.emits[-1].append((("x", self.step), self._name(self.x)))
+            if self.data is not None:
+                self.emits[-1].append((("data", self.step), self._name(self.data)))
+        return past
+
+    # inside
+
+    def _lift(self, v: Any) -> Any:
+        return value(v) if self.exact else float(v) if isinstance(v, Real) else v
+
+    def _unit(self, atom: int) -> Form:
+        return Form({atom: value(1) if self.exact else 1.0}, self._lift)
+
+    def _atom(self, kind: int, info: Any = None) -> int:
+        self.kinds.append(kind)
+        self.info.append(info)
+        return len(self.kinds) - 1
+
+    def _name(self, form: Form) -> int:
+        atom = self._atom(NAME)
+        self.segments[-1].append((atom, form.c))
+        return atom
+
+    def _combine(self, p: Number, x: Form, q: Number, raw: Form) -> Form:
+        return sum((w * f for w, f in ((p, x), (q, raw)) if not _is_zero(w)), start=0)  # type: ignore[return-value]
+
+    def _call(self, call: Call, outs: int) -> list[Form]:
+        call.outs = [self._atom(OUTPUT, (len(self.calls), i)) for i in range(outs)]
+        self.calls.append(call)
+        self.segments.append([])
+        self.emits.append([])
+        return [self._unit(a) for a in call.outs]
+
+    def _active(self, point: str, node: Node | None) -> Iterable[tuple[int, Hook]]:
+        node = node or self._node
+        return [(i, h) for i, h in enumerate(self.hooks) if h.acts(point) and h.active(node, self.step)]
+
+    def _branches(self, node: Node) -> dict[int, Number]:
+        """Branch number -> weight of its output. Branch 0 is the plain condition; each hook's own come after it."""
+        weights: dict[int, Number] = {0: 1}
+        first = 1
+        for hook in self.hooks:
+            if hook.branches and hook.active(node, self.step):
+                own = hook.weights(node, self.step)
+                if len(own) != 1 + hook.branches:
+                    raise ValueError(f"{type(hook).__name__}.weights gave {len(own)} numbers for {hook.branches} extra branches; "
+                                     f"need {1 + hook.branches}")
+                weights = {b: w * own[0] for b, w in weights.items()}
+                weights.update({first + j: w for j, w in enumerate(own[1:])})
+            first += hook.branches
+        used = {b: w for b, w in weights.items() if not _is_zero(w)}
+        return used
+
+
+def _map(v: Any, f: Callable[[Form], Any]) -> Any:
+    """f on every Form inside nested lists and tuples."""
+    if isinstance(v, (list, tuple)):
+        return type(v)(_map(i, f) for i in v)
+    return f(v) if isinstance(v, Form) else v
+
+
+def _is_zero(w: Any) -> bool:
+    return isinstance(w, (int, float, Real)) and w == 0
+
+
+def _is_one(v: Any) -> bool:
+    return not hasattr(v, "detach") and not hasattr(v, "shape") and v == 1

@@ -1,0 +1,148 @@
+"""Solver: a method as one formula. A file in fastdiff/solvers holds one; what all methods share stands here.
+
+Shared rules, all exact limits:
+- the last step to sigma = 0 is  x = alpha m  (order 1 and no noise, whatever the order asked for);
+- a first step from alpha = 0 is  x = (sigma_t / sigma_s) x + alpha_t m, and leaves no history (its lambda is -inf);
+- the order is lowered by showing `step` a shorter history, never by a branch in a formula.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from .math import Number, expm1, sqrt
+from .process import Node
+from .registry import Registry
+
+solvers: Registry[Solver] = Registry(
+    "solver", "fastdiff.solvers",
+    aliases={
+        "dpm-1": "ddim", "mrs-ode-1": "ddim", "iadb": "euler", "ml-sde": "ddpm", "mrs-sde-1": "ddpm",
+        "res-2s": ("dpmpp-2s", {"weight": "taylor"}),
+        "res-2m": ("dpmpp-2m", {"weight": "heun"}), "mrs-ode-2": ("dpmpp-2m", {"weight": "heun"}),
+        "mrs-sde-2": ("dpmpp-2m-sde", {"weight": "heun"}),
+    },
+)
+
+Past = list[Any]
+
+
+class Solver:
+    """Base of every solver. A subclass is a frozen dataclass whose fields are its options.
+
+    `step(p, s, t, past)` takes p.x from node s to node t and returns the history that the next step may see, newest last.
+    """
+
+    key: ClassVar[str]
+    predicts: ClassVar[str] = "data"  # what p.model gives unless the formula asks otherwise
+    source: ClassVar[str] = ""  # the paper
+    stochastic: bool = False
+    order: Any = 1  # of the ODE method with exact history; weak order of an SDE method
+    memory: ClassVar[int] = 0  # entries of `past` that a step of order q wants beyond q - 1
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        solvers.add(cls)
+
+    def step(self, p: Any, s: Node, t: Node, past: Past) -> Past:
+        raise TypeError(f"{type(self).__name__} does not define step(p, s, t, past)")
+
+    def first(self, p: Any, s: Node, t: Node) -> Past:
+        """From alpha = 0."""
+        m = p.model(p.x, s, "data")
+        p.x = t.sigma / s.sigma * p.x + t.alpha * m
+        return []
+
+    def last(self, p: Any, s: Node, t: Node, past: Past) -> Past:
+        """To sigma = 0."""
+        p.x = t.alpha * p.model(p.x, s, "data")
+        return []
+
+    def start(self, p: Any, s: Node, t: Node, past: Past, q: int) -> Past:
+        """A step while the history is still short of order q."""
+        return self.step(p, s, t, past)
+
+    def limit(self, step: int, steps: int) -> int:
+        """The order allowed at a step."""
+        return self.order if isinstance(self.order, int) else 1
+
+    def record(self, p: Any, nodes: Sequence[Node], route: Sequence[int] | None = None) -> None:
+        """The whole run over `nodes`; `route` visits them in another order, going back up by fresh noise."""
+        visits = list(range(len(nodes))) if route is None else list(route)
+        steps, past = len(visits) - 1, []
+        p.steps = steps
+        for i, (a, b) in enumerate(zip(visits, visits[1:], strict=False)):
+            s, t = nodes[a], nodes[b]
+            p.begin(i, s)
+            if b < a:
+                renoise(p, s, t)
+                past = []
+            elif t.clean:
+                past = self.last(p, s, t, past)
+            elif s.pure:
+                past = self.first(p, s, t)
+            else:
+                q = self.limit(i, steps)
+                want = q - 1 + self.memory
+                past = past[max(0, len(past) - want):]
+                past = self.start(p, s, t, past, q) if len(past) < want else self.step(p, s, t, past)
+            past = p.finish(past, t)
+
+    def describe(self) -> str:
+        """key(option=value, ...) with the options that differ from their defaults."""
+        options = {n: getattr(self, n) for n in getattr(self, "__dataclass_fields__", {})}
+        changed = [f"{n}={v!r}" for n, v in options.items() if v != getattr(type(self), n, None)]
+        return f"{self.key}({', '.join(changed)})" if changed else self.key
+
+
+@dataclass(frozen=True)
+class Multistep(Solver):
+    """A solver with a history: how it starts, and where it lowers its order.
+
+    startup "ramp": orders 1, 2, ... as history comes in. One step of order 1 costs h^2, so the whole is of order 2 at most.
+    startup "single": the missing history is made by singlestep steps of the full order, at their price in network calls.
+    lower_order_final "always": order_i <= N - i. "auto": the same when N < 15 (to zero the last step is of order 1 anyway).
+    """
+
+    order: int = 2
+    startup: Literal["ramp", "single"] = "ramp"
+    lower_order_final: Literal["auto", "always", "never"] = "auto"
+
+    orders: ClassVar[tuple[int, ...]] = (1, 2, 3)
+    startups: ClassVar[tuple[str, ...]] = ("ramp", "single")
+
+    def __post_init__(self) -> None:
+        check_choice(self, "order", self.orders)
+        check_choice(self, "startup", self.startups)
+        check_choice(self, "lower_order_final", ("auto", "always", "never"))
+
+    def limit(self, step: int, steps: int) -> int:
+        lower = self.lower_order_final == "always" or (self.lower_order_final == "auto" and steps < 15)
+        return min(self.order, steps - step) if lower else self.order
+
+    def start(self, p: Any, s: Node, t: Node, past: Past, q: int) -> Past:
+        if self.startup == "single" and q > 1:
+            return self.single(p, s, t, past, q)
+        return self.step(p, s, t, past)
+
+    def single(self, p: Any, s: Node, t: Node, past: Past, q: int) -> Past:
+        """One singlestep step of order q that leaves this solver's kind of history."""
+        raise TypeError(f"{type(self).__name__} does not define single(p, s, t, past, q)")
+
+
+def renoise(p: Any, s: Node, t: Node, s_noise: Number = 1) -> None:
+    """Back up from s to a noisier t by the forward process: x_t = a x_s + sqrt(sigma_t^2 - a^2 sigma_s^2) xi, a = alpha_t / alpha_s."""
+    p.x = t.alpha / s.alpha * p.x + s_noise * t.sigma * sqrt(-expm1(2 * (t.lam - s.lam))) * p.noise()
+
+
+def check_choice(self: Any, name: str, allowed: Sequence[Any]) -> None:
+    v = getattr(self, name)
+    if v not in allowed or isinstance(v, bool):
+        raise ValueError(f"solver {self.key!r}: {name}={v!r} is not one of {', '.join(map(repr, allowed))}")
+
+
+def check_range(self: Any, name: str, low: float, high: float = float("inf")) -> None:
+    v = getattr(self, name)
+    if isinstance(v, bool) or not isinstance(v, (int, float)) or not low <= v <= high:
+        raise ValueError(f"solver {self.key!r}: {name} must be a number in [{low:g}, {high:g}], got {v!r}")

@@ -1,0 +1,6 @@
+"""Kernels as torch operators: `torch.ops.fastdiff.*` and, with docstrings and a choice of backend, the functions here."""
+from ._backends import usable as backends
+from .linear_step import linear_step, linear_step_
+from .normal import normal, uniform
+
+__all__ = ["backends", "linear_step", "linear_step_", "normal", "uniform"]

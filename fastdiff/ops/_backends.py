@@ -1,0 +1,127 @@
+"""Which backends this machine has, and which of them an op runs on.
+
+    reference   plain torch, any device: the definition
+    cpu         fastdiff._C, CPU tensors
+    cuda        fastdiff._cuda, CUDA tensors, when the package was built with a CUDA compiler
+    triton      CUDA tensors, when triton is installed; CPU tensors under TRITON_INTERPRET=1, when asked for by name
+
+All give the same bits. None means the first of cpu | cuda | triton | reference that serves the tensor's device; a backend
+asked for by name runs or raises. Every backend names its kernels alike (`linear_step_`, `fill_`) and takes them with
+the same arguments.
+"""
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from .._version import __version__
+from . import _reference
+
+NAMES = ("cpu", "cuda", "triton", "reference")
+
+try:
+    from .. import _C
+except ImportError as e:
+    raise ImportError(
+        "fastdiff: the compiled module fastdiff._C is missing or does not load: this is a source folder, not an installed "
+        "package. Run `pip install .` and start Python elsewhere, or `pip install -e .`"
+    ) from e
+try:
+    from .. import _cuda
+except ImportError:  # built without a CUDA compiler
+    _cuda = None
+
+
+def _admit(module: ModuleType) -> None:
+    """Refuse a compiled module that another version of these files built; hand it torch's DLPack exchange table."""
+    if module.__version__ != __version__:
+        raise ImportError(
+            f"{module.__name__} was built for fastdiff {module.__version__}, the Python files are {__version__}: reinstall"
+        )
+    module.bind(torch.Tensor)
+
+
+for _module in (_C, _cuda):
+    if _module is not None:
+        _admit(_module)
+
+
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+@cache
+def _triton_installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def missing(backend: str, device: str) -> str | None:
+    """Why `backend` cannot run on tensors of a device type; None when it can."""
+    if backend == "reference":
+        return None
+    if backend == "cpu":
+        return None if device == "cpu" else f"it takes CPU tensors, these are on {device}"
+    if backend == "cuda":
+        if _cuda is None:
+            return "fastdiff was built without a CUDA compiler"
+        return None if device == "cuda" else f"it takes CUDA tensors, these are on {device}"
+    if not _triton_installed():
+        return "triton is not installed"
+    if device == "cuda" or device == "cpu" and _interpreted():
+        return None
+    return f"it takes CUDA tensors (or CPU tensors under TRITON_INTERPRET=1), these are on {device}"
+
+
+@cache
+def automatic(device: str) -> str:
+    """The backend that None stands for."""
+    wanted = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}.get(device, ())
+    return next((b for b in wanted if missing(b, device) is None), "reference")
+
+
+def choose(call: str, backend: str | None, device: str) -> str:
+    """The backend to run on, or a ValueError that says why the one asked for cannot."""
+    if backend is None:
+        return automatic(device)
+    if backend not in NAMES:
+        raise ValueError(f"{call}: backend={backend!r} is unknown; it is one of {', '.join(NAMES)} or None")
+    why = missing(backend, device)
+    if why:
+        raise ValueError(f"{call}: backend={backend!r} is not available: {why}")
+    return backend
+
+
+def must_be_automatic(call: str, backend: str | None, device: str) -> None:
+    """Inside the dispatcher there is one kernel for a device."""
+    if backend is not None and choose(call, backend, device) != automatic(device):
+        raise ValueError(f"{call}: backend={backend!r} cannot be chosen under torch.compile, torch.func, a dispatch mode or a "
+                         f"tensor subclass: there the op runs on {automatic(device)!r}")
+
+
+def compiled(backend: str | None, t: torch.Tensor, name: str) -> Callable[..., Any] | None:
+    """The compiled kernel for plain tensors on t's device; None when the call wants or needs another backend."""
+    if t.is_cpu and (backend is None or backend == "cpu"):
+        return getattr(_C, name)
+    if _cuda is not None and t.is_cuda and (backend is None or backend == "cuda"):
+        return getattr(_cuda, name)
+    return None
+
+
+def usable(device: str) -> list[str]:
+    """The backends that run on tensors of this device type, in the order of preference."""
+    return [b for b in NAMES if missing(b, device) is None]
+
+
+@cache
+def kernel(backend: str, name: str) -> Callable[..., Any]:
+    """The kernel `name` of a backend."""
+    if backend == "triton":
+        return getattr(importlib.import_module("fastdiff.ops.triton"), name)
+    return getattr({"reference": _reference, "cpu": _C, "cuda": _cuda}[backend], name)

@@ -1,0 +1,170 @@
+"""linear_step: the one kernel of every plan.
+
+    y_j = sum_i A[.., j, i] T_i + sum_c A[.., j, n_in + c] xi_c          xi_c ~ N(0, I), shared by the outputs j
+
+Each product and each sum is rounded (float32; float64 where a tensor or the output is float64), inputs in order, then noise
+columns, no fused multiply-add; then one rounding to the output's dtype. A zero coefficient contributes +0 whatever stands behind
+it. xi_c is Philox4x32-10 keyed by (seed, sample id, draw, stream, element): the same bits in every batch, on every backend.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _backends, _checks, _linear_step
+from ._library import Derivative, Op, dispatched, eager, wants_derivative
+
+_RESERVED = {
+    "scale": ("a tensor on the noise", None), "mask": ("a blend", None), "keep": ("the other side of a blend", None),
+    "family": ("another law of the noise", "normal"), "epilogue": ("a map of the outputs", "none"),
+}
+_ARGUMENTS = (
+    "Tensor[] T, Tensor A, Tensor? index=None, Tensor? rng=None, SymInt[] draws=[], int[] streams=[], *, "
+    'ScalarType? dtype=None, Tensor? scale=None, Tensor? mask=None, Tensor? keep=None, str family="normal", str epilogue="none"'
+)
+
+
+def linear_step(
+    T: Sequence[Tensor], A: Tensor, *, index: Tensor | None = None, rng: Tensor | None = None, draws: Sequence[int] = (),
+    streams: Sequence[int] = (), dtype: torch.dtype | None = None, out: Sequence[Tensor] | None = None, backend: str | None = None,
+    scale: Tensor | None = None, mask: Tensor | None = None, keep: Tensor | None = None, family: str = "normal", epilogue: str = "none",
+) -> tuple[Tensor, ...]:
+    """One fused pass: every output is a linear combination of the same tensors and of regenerated noise.
+
+        y_j = sum_i A[.., j, i] T_i + sum_c A[.., j, n_in + c] xi_c
+
+    | argument | shape | dtype |
+    |---|---|---|
+    | T        | 1 .. 12 tensors (B, *); (1, *) is a constant of all samples | float32, float16, bfloat16, float64, mixed |
+    | A        | (n_out, n_in + n_noise), 1 .. 4 outputs: one table | float32; float64 where the arithmetic is |
+    |          | (B, n_out, n_in + n_noise): one for each sample | |
+    |          | (G, n_out, n_in + n_noise) with index: element e of sample b uses A[index[b, e // (E / K)]] | |
+    | index    | (B or 1, K), K divides E, the elements of one sample | int32 |
+    | rng      | (B, 3): seed, sample id, draw base (`fastdiff.noise.resolve`) | int64 |
+    | draws, streams | one int of each for a noise column, 0 .. 4 columns | |
+    | out      | n_out contiguous tensors (B, *) to write into; may be some of T | dtype |
+    | returns  | n_out tensors (B, *) | dtype, T[0]'s by default |
+
+    Differentiable in T and A: backward is this op with A transposed, the noise is made again and never stored. `out` takes no part
+    in derivatives. backend: None chooses by device; "cpu", "cuda", "triton", "reference" run or raise, all with the same bits.
+    scale, mask, keep, family and epilogue are reserved.
+
+    Raises TypeError or ValueError for anything else, naming the argument.
+    """
+    if scale is not None or mask is not None or keep is not None or family != "normal" or epilogue != "none":
+        _refuse_reserved("linear_step", scale=scale, mask=mask, keep=keep, family=family, epilogue=epilogue)
+    if not isinstance(T, (list, tuple)):
+        raise TypeError(f"linear_step: T must be a list of tensors, got {type(T).__name__}")
+    tensors = (A, index, rng, *T) if out is None else (A, index, rng, *T, *out)
+    if eager(tensors):
+        return tuple(_run(backend, T, A, index, rng, draws, streams, dtype, out))
+    _checks.all_tensors("linear_step", T=T, A=A, index=index, rng=rng, out=out)
+    if out is not None:
+        linear_step_(T, A, out, index=index, rng=rng, draws=draws, streams=streams, dtype=dtype, backend=backend)
+        return tuple(out)
+    rest = (index, rng, draws, streams, dtype, None, None, None, "normal", "none")
+    if dispatched(tensors):
+        _backends.must_be_automatic("linear_step", backend, A.device.type)
+        return tuple(_op.dispatch(list(T), A, *rest))
+    run = partial(_kernel, backend=backend)
+    return _op.differentiable(run, T, A, *rest) if wants_derivative(tensors) else tuple(run(T, A, *rest))
+
+
+def linear_step_(
+    T: Sequence[Tensor], A: Tensor, out: Sequence[Tensor], *, index: Tensor | None = None, rng: Tensor | None = None,
+    draws: Sequence[int] = (), streams: Sequence[int] = (), dtype: torch.dtype | None = None, backend: str | None = None,
+) -> None:
+    """`linear_step` into `out`, which may hold some of T. Not differentiable: raises where a derivative is asked."""
+    if not isinstance(T, (list, tuple)) or not isinstance(out, (list, tuple)):
+        raise TypeError(f"linear_step_: T and out must be lists of tensors, got {type(T).__name__} and {type(out).__name__}")
+    tensors = (A, index, rng, *T, *out)
+    if not eager(tensors):
+        _checks.all_tensors("linear_step_", T=T, A=A, index=index, rng=rng, out=out)
+        if dispatched(tensors):
+            _backends.must_be_automatic("linear_step_", backend, A.device.type)
+            _op_.dispatch(list(T), A, index, rng, draws, streams, dtype, None, None, None, "normal", "none", list(out))
+            return
+        if wants_derivative(tensors):
+            _refuse_derivative()
+    _run(backend, T, A, index, rng, draws, streams, dtype, out)
+
+
+def _refuse_reserved(call: str, **given: Any) -> None:
+    for name, value in given.items():
+        what, default = _RESERVED[name]
+        if isinstance(value, Tensor) or value != default:
+            raise ValueError(f"{call}: `{name}` ({what}) is reserved and not built yet; leave it out")
+
+
+def _refuse_derivative(*_: Any) -> None:
+    raise ValueError("linear_step_: `out` cannot carry a derivative and one is asked of its arguments; "
+                     "call linear_step without out, or this under torch.no_grad()")
+
+
+def _run(
+    backend: str | None, T: Sequence[Tensor], A: Tensor, index: Tensor | None, rng: Tensor | None, draws: Sequence[int],
+    streams: Sequence[int], dtype: torch.dtype | None, out: Sequence[Tensor] | None,
+) -> Sequence[Tensor]:
+    """The compiled kernels check everything themselves, so they are tried first; what they refuse is put into the form
+    they take (contiguous, A in the arithmetic's dtype), or refused with the words of `_checks`."""
+    kernel = _backends.compiled(backend, A, "linear_step_")
+    if kernel is not None and (out is None or dtype is None):
+        try:
+            results = [torch.empty_like(T[0], dtype=dtype) for _ in range(A.shape[-2])] if out is None else out
+            kernel(T, A, index, rng, draws, streams, results)
+            return results if out is None else _written(out)
+        except (ValueError, TypeError, IndexError):
+            pass
+    L = _checks.linear_step("linear_step", T, A, index, rng, draws, streams, dtype, out)
+    kernel = _backends.kernel(_backends.choose("linear_step", backend, A.device.type), "linear_step_")
+    if out is None:
+        out = [torch.empty((L.batch, *L.shape), dtype=L.dtype, device=A.device) for _ in range(L.n_out)]
+    kernel(
+        [t.contiguous() for t in T], (A.double() if L.double else A).contiguous(), None if index is None else index.contiguous(),
+        rng.contiguous() if rng is not None and len(draws) else None, draws, streams, out,
+    )
+    return _written(out)
+
+
+def _written(out: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Tell autograd, which cannot see it, so that a graph that saved one of these tensors refuses its backward."""
+    torch.autograd.graph.increment_version([o for o in out if not o.is_inference()])
+    return out
+
+
+def _kernel(
+    T: Sequence[Tensor], A: Tensor, index: Tensor | None = None, rng: Tensor | None = None, draws: Sequence[int] = (),
+    streams: Sequence[int] = (), dtype: torch.dtype | None = None, *reserved: Any, out: Sequence[Tensor] | None = None,
+    backend: str | None = None, **options: Any,
+) -> Sequence[Tensor]:
+    if options:
+        _refuse_reserved("linear_step", **options)
+    return _run(backend, T, A, index, rng, draws, streams, dtype, out)
+
+
+def _kernel_(*args: Any, **options: Any) -> None:
+    _kernel(*args, **options)
+
+
+def _fake(
+    T: Sequence[Tensor], A: Tensor, index: Tensor | None = None, rng: Tensor | None = None, draws: Sequence[int] = (),
+    streams: Sequence[int] = (), *, dtype: torch.dtype | None = None, out: Sequence[Tensor] | None = None, **reserved: Any,
+) -> list[Tensor]:
+    _refuse_reserved("linear_step", **reserved)
+    L = _checks.linear_step("linear_step", T, A, index, rng, draws, streams, dtype, out)
+    return [T[0].new_empty((L.batch, *L.shape), dtype=L.dtype) for _ in range(L.n_out)]
+
+
+def _fake_(*args: Any, **options: Any) -> None:
+    _fake(*args, **options)
+
+
+_op = Op(
+    f"linear_step({_ARGUMENTS}) -> Tensor[]", run=_kernel, fake=_fake, vmap=_linear_step.vmap,
+    derivative=Derivative(_linear_step.keep, _linear_step.backward, _linear_step.jvp),
+)
+_op_ = Op(f"linear_step_({_ARGUMENTS}, Tensor(a!)[] out) -> ()", run=_kernel_, fake=_fake_, refuse=_refuse_derivative, vmap=_linear_step.vmap_)

@@ -1,0 +1,133 @@
+"""Denoiser: a network, what it predicts, and how it is to be called."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.errors import unknown
+from ..core.predict import check_prediction, convert, input_scale
+from ..core.process import Process
+
+TIMES = ("t", "sigma", "lambda", "c_noise")
+
+
+class Denoiser:
+    """A network with the process it was trained on.
+
+    net           net(x, t, **cond) -> a tensor like x, a tuple whose first is one, or an object with `.sample`
+    process       a Process
+    predicts      "noise" | "data" | "velocity" | "flow" | "score"; not needed with `precondition`
+    time          what the network is given: "t" | "sigma" (sigma/alpha) | "lambda" (log alpha/sigma) | "c_noise" (log(sigma/alpha)/4),
+                  or ("index", N) for a network trained on N discrete steps. A (B,) tensor on x's device, float32 (float64 for
+                  float64 x), int64 for an index. Default "t", with `precondition` "c_noise".
+    precondition  "edm": the network is Karras' raw F in  x0 = c_skip x/alpha + c_out F(c_in x/alpha, c_noise)
+    variance      "learned-range": the network gives 2C channels, of which the first C are the prediction
+    x_dtype       dtype in which the network wants x (default: x's own)
+
+    Raises TypeError and ValueError for anything else. Called as `denoiser(x, t)` it gives the data prediction.
+    Source of the preconditioning: Karras et al. 2022, arXiv:2206.00364, table 1.
+    """
+
+    def __init__(
+        self,
+        net: Callable[..., Any],
+        process: Process,
+        *,
+        predicts: str | None = None,
+        time: str | tuple[str, int] | None = None,
+        precondition: str | None = None,
+        variance: str | None = None,
+        x_dtype: torch.dtype | None = None,
+    ):
+        if not callable(net):
+            raise TypeError(f"Denoiser: net must be callable as net(x, t, **cond), got {type(net).__name__}")
+        if not isinstance(process, Process):
+            raise TypeError(f"Denoiser: process must be a Process (see fd.processes), got {type(process).__name__}")
+        if precondition not in (None, "edm"):
+            raise unknown("precondition", precondition, ("edm",))
+        if predicts is None and precondition is None:
+            raise TypeError("Denoiser: say what the network predicts, e.g. predicts='noise'")
+        if variance not in (None, "learned-range"):
+            raise unknown("variance", variance, ("learned-range",))
+        if predicts is not None:
+            check_prediction(predicts)
+        if precondition is not None and predicts not in (None, "data", "edm"):
+            raise ValueError(f"Denoiser: precondition='edm' makes a data prediction of a raw network, so predicts={predicts!r} cannot hold")
+        if time is None:
+            time = "c_noise" if precondition else "t"
+        if isinstance(time, tuple):
+            if len(time) != 2 or time[0] != "index" or isinstance(time[1], bool) or not isinstance(time[1], int) or time[1] < 1:
+                raise ValueError(f'Denoiser: time={time!r}; a discrete time is written ("index", 1000)')
+        elif time not in TIMES:
+            raise unknown("time", time, TIMES)
+        if x_dtype is not None and not (isinstance(x_dtype, torch.dtype) and x_dtype.is_floating_point):
+            raise TypeError(f"Denoiser: x_dtype must be a floating point torch.dtype, got {x_dtype!r}")
+        self.net, self.process, self.time, self.variance, self.x_dtype = net, process, time, variance, x_dtype
+        self.predicts: str = "edm" if precondition else str(predicts)
+
+    def model_times(self, t: Any) -> np.ndarray:
+        """What the network is given at times t: float64, or int64 for an index."""
+        t = np.asarray(t, dtype=np.float64)
+        if isinstance(self.time, tuple):
+            count = self.time[1]
+            return np.clip(np.rint(self.process.model_index(t, count)), 0, count - 1).astype(np.int64)
+        if self.time == "t":
+            return t
+        lam = np.asarray(self.process.lam(t))
+        return {"lambda": lam, "sigma": np.exp(-lam), "c_noise": -lam / 4}[self.time]
+
+    def times_tensor(self, t: Any, like: Tensor) -> Tensor:
+        """model_times on x's device, in the dtype the network gets."""
+        v = self.model_times(t)
+        dtype = torch.int64 if v.dtype == np.int64 else torch.float64 if like.dtype == torch.float64 else torch.float32
+        return torch.as_tensor(v).to(device=like.device, dtype=dtype)
+
+    def raw(self, x: Tensor, t: Tensor, cond: Mapping[str, Any]) -> Tensor:
+        """One call of the network, its output checked: a tensor of x's shape on x's device."""
+        if self.x_dtype is not None and x.dtype != self.x_dtype:
+            x = x.to(self.x_dtype)
+        return self.take(self.net(x, t, **cond), x)
+
+    def take(self, out: Any, x: Tensor) -> Tensor:
+        """The prediction inside whatever the network returned."""
+        if not isinstance(out, Tensor):
+            if isinstance(out, (tuple, list)) and out:
+                out = out[0]
+            elif hasattr(out, "sample"):
+                out = out.sample
+            if not isinstance(out, Tensor):
+                raise TypeError(f"the network must return a tensor, a tuple whose first is one, or an object with .sample; got {type(out).__name__}")
+        want = tuple(x.shape)
+        if self.variance is not None and x.dim() > 1 and tuple(out.shape) == (want[0], 2 * want[1], *want[2:]):
+            out = out[:, : want[1]]
+        if tuple(out.shape) != want:
+            more = f" or {(want[0], 2 * want[1], *want[2:])}" if self.variance is not None and x.dim() > 1 else ""
+            raise ValueError(f"the network returned shape {tuple(out.shape)} for x of shape {want}; need {want}{more}")
+        if not out.is_floating_point():
+            raise TypeError(f"the network returned {out.dtype}; need a floating point dtype")
+        if out.device != x.device:
+            raise ValueError(f"the network returned a tensor on {out.device} for x on {x.device}")
+        if out.layout != torch.strided:
+            raise TypeError(f"the network returned a tensor of layout {out.layout}; need a dense one")
+        return out
+
+    def __call__(self, x: Tensor, t: Any, cond: Mapping[str, Any] | None = None) -> Tensor:
+        """The data prediction at time t (a number, or one per sample)."""
+        t = np.broadcast_to(np.asarray(t.detach().cpu() if isinstance(t, Tensor) else t, dtype=np.float64), (x.shape[0],))
+        shape = (-1,) + (1,) * (x.dim() - 1)
+        node = self.process.node(t)
+
+        def column(v: Any) -> Tensor:
+            return torch.as_tensor(np.broadcast_to(np.asarray(v, dtype=np.float64), t.shape)).to(x.device, x.dtype).reshape(shape)
+
+        p, q = convert(self.predicts, "data", node)
+        raw = self.raw(x * column(input_scale(self.predicts, node)), self.times_tensor(t, x), cond or {})
+        return column(p) * x + column(q) * raw
+
+    def __repr__(self) -> str:
+        net = type(self.net).__name__ if isinstance(self.net, torch.nn.Module) else getattr(self.net, "__name__", type(self.net).__name__)
+        return f"Denoiser({net}, {self.process!r}, predicts={self.predicts!r}, time={self.time!r})"

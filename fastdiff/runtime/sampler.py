@@ -1,0 +1,487 @@
+"""Sampler: a plan with a network, ready to run again and again.
+
+The loop knows two kinds of stages, linear and call; there is no branch per method. On the CPU, where nothing has to be
+looked at between the stages, the same loop runs in C++ (`_C.Program`): about half a microsecond a step besides the network.
+"""
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ..core.errors import NonFinite
+from ..core.plan import DRAWS, INPUTS, OUTPUTS, Plan, PlanCall, Stage
+from ..noise.seeds import resolve
+from ..noise.streams import column_stream
+from ..ops.linear_step import linear_step
+from .context import Context, run_hook
+from .denoiser import Denoiser
+from .state import State, Trajectory
+
+GRADIENTS = (None, "full", "checkpoint")
+Callback = Callable[[int, float, Tensor, Tensor], Any]
+
+
+class Sampler:
+    """denoiser and plan -> samples. `sampler(x_T, seeds=0)`; see `__call__`. Safe to call from several threads."""
+
+    def __init__(self, denoiser: Denoiser, plan: Plan, *, backend: str | None = None):
+        if not isinstance(denoiser, Denoiser):
+            raise TypeError(f"Sampler: denoiser must be a fd.Denoiser, got {type(denoiser).__name__}")
+        if not isinstance(plan, Plan):
+            raise TypeError(f"Sampler: plan must be a fd.Plan (see fd.plan), got {type(plan).__name__}")
+        if plan.predicts != denoiser.predicts:
+            raise ValueError(f"Sampler: the plan is for a {plan.predicts!r} network, the denoiser predicts {denoiser.predicts!r}")
+        if plan.process != repr(denoiser.process):
+            raise ValueError(f"Sampler: the plan is for {plan.process}, the denoiser for {denoiser.process!r}")
+        self.denoiser, self.plan, self.backend = denoiser, plan, backend
+        self._executors: dict[tuple[Any, ...], _Executor] = {}
+
+    def __call__(
+        self,
+        x: Tensor | State,
+        *,
+        seeds: Any = None,
+        cond: Mapping[str, Any] | None = None,
+        cond_grad: bool = False,
+        gradient: str | None = None,
+        trajectory: bool = False,
+        callback: Callback | None = None,
+        progress: bool = False,
+        check_finite: bool = False,
+        stop: int | None = None,
+    ) -> Any:
+        """Run the plan on x (B, *) from times[0], or go on from a State.
+
+        seeds         int s (sample i uses (s, i)), sequence (sample i uses (seeds[i], 0)), fd.Seeds, torch.Generator, or None
+        cond          keyword arguments of the network
+        gradient      None (no graph), "full" (everything is stored) or "checkpoint" (network calls are run again in the backward pass)
+        cond_grad     let gradients reach the tensors in cond
+        callback      called after each step with (step, t, x, data)
+        check_finite  raise NonFinite with the step at which the network's output is not finite
+        stop          stop after that many steps and return a State
+
+        Returns x at times[-1], a Trajectory, or a State. Raises ValueError or TypeError before anything runs.
+        """
+        return self._call(x, None, seeds, cond, cond_grad, gradient, trajectory, callback, progress, check_finite, stop)
+
+    def _call(
+        self, x: Tensor | State, rng: Tensor | None, seeds: Any, cond: Mapping[str, Any] | None, cond_grad: bool, gradient: str | None,
+        trajectory: bool, callback: Callback | None, progress: bool, check_finite: bool, stop: int | None = None,
+    ) -> Any:
+        """__call__, with the random keys already made where rng is given."""
+        if gradient not in GRADIENTS:
+            raise ValueError(f"gradient={gradient!r}; allowed: {', '.join(map(repr, GRADIENTS))}")
+        if cond is not None and not isinstance(cond, Mapping):
+            raise TypeError(f"cond must be a dict of the network's keyword arguments, got {type(cond).__name__}")
+        plan, start = self.plan, 0
+        if isinstance(x, State):
+            if trajectory or callback is not None:
+                raise ValueError("a resumed run has no earlier states: trajectory and callback must be off")
+            if x.digest != plan.digest:
+                raise ValueError("this State was made by another plan")
+            start, rng, registers = x.stage, x.rng, dict(x.registers)
+            like = next(iter(registers.values()))
+        else:
+            check_x(x)
+            like, registers = x, {0: x.contiguous()}
+        if stop is not None:
+            if isinstance(stop, bool) or not isinstance(stop, int) or not 0 < stop < plan.steps:
+                raise ValueError(f"stop must be a whole number of steps between 1 and {plan.steps - 1}, got {stop!r}")
+            if trajectory or gradient is not None:
+                raise ValueError("stop goes with neither trajectory nor gradient")
+        if trajectory or callback is not None:
+            plan = plan.with_trajectory()
+        executor = self._executor(plan, like)
+        if rng is None:
+            rng = resolve(seeds, like.shape[0], like.device) if executor.random or seeds is not None else None
+        cond = dict(cond or {})
+        if gradient is not None and not cond_grad:
+            cond = {k: v.detach() if isinstance(v, Tensor) else v for k, v in cond.items()}
+        plain = not (trajectory or callback or progress or check_finite or gradient or stop or start)
+        with nullcontext() if gradient is not None else torch.no_grad():
+            if plain and executor.fast and not torch.compiler.is_compiling():
+                return executor.run_fast(registers[0], rng, cond)
+            run = _Run(executor, registers, rng, cond, gradient, callback, check_finite, progress)
+            boundary = None if stop is None else executor.boundary(stop)
+            run.go(start, boundary)
+        if boundary is not None:
+            alive = {r: t for r, t in run.registers.items() if t is not None}
+            keys = rng if rng is not None else resolve(0, like.shape[0], like.device)
+            return State(plan.digest, boundary, int(stop or 0), alive, keys)
+        out = run.registers[plan.out]
+        if trajectory:
+            xs = [registers[0], *(run.states[i] for i in range(plan.visits))]
+            return Trajectory(out, plan.times, torch.stack(xs), torch.stack([run.data[i] for i in range(plan.visits)]))
+        return out
+
+    def capture(self, x: Tensor, *, cond: Mapping[str, Any] | None = None) -> CapturedSampler:
+        """The whole run as one CUDA graph for x's shape: `graph(x, seeds=...)` replays it. CUDA only."""
+        check_x(x)
+        if not x.is_cuda:
+            raise ValueError(f"capture needs a CUDA tensor, got one on {x.device}")
+        return CapturedSampler(self._executor(self.plan, x), x, dict(cond or {}))
+
+    def _executor(self, plan: Plan, x: Tensor) -> _Executor:
+        key = (plan is self.plan, tuple(x.shape), x.dtype, x.device)
+        if key not in self._executors:
+            self._executors[key] = _Executor(self.denoiser, plan, x, self.backend)
+        return self._executors[key]
+
+    def __repr__(self) -> str:
+        return f"Sampler({self.denoiser!r}, {self.plan!r})"
+
+
+def check_x(x: Any, name: str = "x") -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+    if x.dim() < 1:
+        raise ValueError(f"{name} must have a batch axis, got a tensor of no axes")
+    if not x.is_floating_point() or x.dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+        raise TypeError(f"{name} must be float32, float16, bfloat16 or float64, got {x.dtype}")
+    if x.layout != torch.strided or x.is_quantized:
+        raise TypeError(f"{name} must be a dense tensor, got layout {x.layout}")
+    if x.device.type == "meta":
+        raise ValueError(f"{name} is a meta tensor: it has no numbers")
+
+
+class _Executor:
+    """A plan made ready for one shape, dtype and device: coefficient tables, network times, buffers."""
+
+    def __init__(self, denoiser: Denoiser, plan: Plan, x: Tensor, backend: str | None):
+        self.denoiser, self.plan, self.backend = denoiser, plan, backend
+        self.shape, self.dtype, self.device = x.shape, x.dtype, x.device
+        self.random = plan.stochastic or any(c.kind != "net" for c in plan.calls)
+        self.tables: dict[torch.dtype, list[Tensor]] = {}
+        state64 = x.dtype == torch.float64
+        self.table(torch.float64 if state64 else torch.float32)
+        times = denoiser.times_tensor([c.t for c in plan.calls], x) if plan.calls else x.new_empty(0)
+        self.times = [row.expand(x.shape[0]).contiguous() for row in times]
+        self.call_of_stage = {k: i for i, k in enumerate(k for k, s in enumerate(plan.stages) if s.call)}
+        self.buffers: list[dict[int, Tensor]] = []  # sets not in use; a run takes one and puts it back
+        self.fast = self._program() if backend in (None, "cpu") and x.device.type == "cpu" and type(x) is Tensor else None
+
+    def table(self, dtype: torch.dtype) -> list[Tensor]:
+        """Coefficients of every stage, rounded once to the dtype of the arithmetic."""
+        if dtype not in self.tables:
+            self.tables[dtype] = [torch.tensor(a, dtype=dtype).to(self.device) for a in self.plan.coeffs]
+        return self.tables[dtype]
+
+    def take_buffers(self) -> dict[int, Tensor]:
+        if self.buffers:
+            return self.buffers.pop()
+        return {r: torch.empty(self.shape, dtype=self.dtype, device=self.device) for r, k in enumerate(self.plan.kinds)
+                if k == "state" and r != self.plan.out}
+
+    def boundary(self, stop: int) -> int:
+        """The stage with which a run goes on after `stop` steps."""
+        for k, s in enumerate(self.plan.stages):
+            if s.call is not None and s.call.step >= stop:
+                return k
+        return len(self.plan.stages) - 1
+
+    def _program(self) -> Any:
+        from .. import _C
+
+        plan = self.plan
+        for s in plan.stages:
+            simple = s.call is None or (s.call.kind == "net" and s.call.branches == (0,))
+            if not simple or s.emits or len(s.outputs) > OUTPUTS or len(s.inputs) > INPUTS or len(s.draws) > DRAWS:
+                return None
+        if any(k.startswith("const") for k in plan.kinds):
+            return None
+        tables = self.table(torch.float64 if self.dtype == torch.float64 else torch.float32)
+        return _C.Program([
+            (list(s.inputs), list(s.outputs), a, [d for d, _ in s.draws], [column_stream(c) for _, c in s.draws],
+             s.call.args[0] if s.call else -1, s.call.outs[0] if s.call else -1, list(s.drop))
+            for s, a in zip(plan.stages, tables, strict=True)
+        ])
+
+    def run_fast(self, x: Tensor, rng: Tensor | None, cond: dict[str, Any]) -> Tensor:
+        denoiser, plan = self.denoiser, self.plan
+        buffers = self.take_buffers()
+        registers: list[Tensor | None] = [x if r == 0 else buffers.get(r) for r in range(len(plan.kinds))]
+        if plan.out != 0:
+            registers[plan.out] = torch.empty_like(x)
+        if denoiser.x_dtype is not None and denoiser.x_dtype != x.dtype:
+            def net(x: Tensor, t: Tensor) -> Any:
+                return denoiser.net(x.to(denoiser.x_dtype), t, **cond)
+        elif cond:
+            def net(x: Tensor, t: Tensor) -> Any:
+                return denoiser.net(x, t, **cond)
+        else:
+            net = denoiser.net  # type: ignore[assignment]
+        seen = _Outputs(denoiser)
+
+        def check(out: Any, arg: Tensor, k: int) -> Tensor:
+            return seen.own(out, arg, plan.calls[k].step, registers)
+
+        assert self.fast is not None
+        self.fast.run(registers, rng, net, self.times, check)
+        self.buffers.append(buffers)
+        out = registers[plan.out]
+        assert out is not None
+        return out
+
+
+class _Outputs:
+    """Keeps the network's outputs apart from our buffers and from one another."""
+
+    def __init__(self, denoiser: Denoiser):
+        self.denoiser = denoiser
+        self.versions: weakref.WeakKeyDictionary[Tensor, int] = weakref.WeakKeyDictionary()
+
+    def own(self, out: Any, arg: Tensor, step: int, registers: Sequence[Tensor | None]) -> Tensor:
+        """The checked output; a copy of it where it is a view of x or of a buffer, which the next stage overwrites."""
+        out = self.denoiser.take(out, arg)
+        place = out.untyped_storage().data_ptr()
+        for r in registers:
+            if r is not None and r.numel() and r.untyped_storage().data_ptr() == place:
+                if r is out and self.versions.get(r) == r._version:
+                    return out  # the very tensor of an earlier call, untouched
+                if r in self.versions and self.versions[r] != r._version:
+                    raise ValueError(f"the network wrote its output of step {step} over an earlier one that is still needed; "
+                                     "let it return a new tensor (out.clone())")
+                return out.clone()
+        if not out.is_contiguous():
+            out = out.contiguous()
+        self.versions[out] = out._version
+        return out
+
+
+class _Run:
+    """One run of an executor, stage by stage, with everything that may be looked at on the way."""
+
+    def __init__(self, executor: _Executor, registers: dict[int, Tensor], rng: Tensor | None, cond: dict[str, Any], gradient: str | None,
+                 callback: Callback | None, check_finite: bool, progress: bool):
+        self.e, self.plan, self.registers, self.rng, self.cond = executor, executor.plan, dict(registers), rng, cond
+        self.gradient, self.callback, self.check_finite, self.progress = gradient, callback, check_finite, progress
+        self.states: dict[int, Tensor] = {}
+        self.data: dict[int, Tensor] = {}
+        self.compiling = torch.compiler.is_compiling()
+        self.buffers = None if gradient or self.compiling else executor.take_buffers()
+        self.outputs = _Outputs(executor.denoiser)
+        self.branch_cond: dict[tuple[int, ...], tuple[list[dict[str, Any]], dict[str, Any] | None]] = {}
+        self.branch_times: dict[int, Tensor] = {}
+        self.ctx: Context | None = None
+        hooks = self.plan.hooks
+        self.grad_input = any(h.grad == "input" for h in hooks)
+        if hooks:
+            keys = rng if rng is not None else resolve(0, executor.shape[0], executor.device)
+            self.ctx = Context(executor.denoiser, cond, keys, self.plan.steps, executor.backend)
+
+    def go(self, start: int, boundary: int | None) -> None:
+        stages, bar = self.plan.stages, self._bar()
+        for k in range(start, len(stages)):
+            if k == boundary:
+                if self.buffers is not None:  # they go into the State
+                    self.buffers = None
+                break
+            stage = stages[k]
+            if stage.outputs:
+                self.linear(k, stage)
+            for what, step, r in stage.emits:
+                (self.states if what == "x" else self.data)[step] = self.registers[r]
+                if what == "data" and self.callback is not None:
+                    self.callback(step, self.plan.end_of(step), self.states[step], self.registers[r])
+            if stage.call is not None:
+                outs = self.network(k, stage.call) if stage.call.kind == "net" else self.hook(stage.call)
+                for r in stage.drop:
+                    self.registers[r] = None  # type: ignore[assignment]
+                for r, out in zip(stage.call.outs, outs, strict=True):
+                    self.registers[r] = out
+                if bar is not None and stage.call.kind == "net":
+                    bar.update(1)
+        if self.buffers is not None:
+            self.e.buffers.append(self.buffers)
+        if bar is not None:
+            bar.close()
+
+    def _bar(self) -> Any:
+        if not self.progress:
+            return None
+        try:
+            from tqdm.auto import tqdm
+        except ImportError as e:
+            raise ImportError("progress=True needs tqdm: pip install tqdm") from e
+        return tqdm(total=sum(c.kind == "net" for c in self.plan.calls), desc=self.plan.solver, leave=False)
+
+    def linear(self, k: int, stage: Stage) -> None:
+        regs = self.registers
+        T = [regs[i] for i in stage.inputs]
+        double = self.e.dtype == torch.float64 or any(t.dtype == torch.float64 for t in T)
+        A = self.e.table(torch.float64 if double else torch.float32)[k]
+        draws, streams = [d for d, _ in stage.draws], [column_stream(c) for _, c in stage.draws]
+        outs = None
+        if self.buffers is not None:
+            outs = [self.buffers[r] if r in self.buffers else torch.empty(self.e.shape, dtype=self.e.dtype, device=self.e.device)
+                    for r in stage.outputs]
+        if len(stage.outputs) <= OUTPUTS and len(T) <= INPUTS and len(draws) <= DRAWS:
+            made = linear_step(T, A, rng=self.rng, draws=draws, streams=streams, dtype=self.e.dtype, out=outs, backend=self.e.backend)
+        else:
+            made = self._split(stage, T, A, draws, streams, outs)
+        for r, y in zip(stage.outputs, made, strict=True):
+            regs[r] = y
+
+    def _split(self, stage: Stage, T: list[Tensor], A: Tensor, draws: list[int], streams: list[int], outs: list[Tensor] | None) -> list[Tensor]:
+        """A stage too wide for one launch: a few outputs at a time, each with the inputs it uses."""
+        made = []
+        for j in range(0, len(stage.outputs), OUTPUTS):
+            rows = slice(j, min(j + OUTPUTS, len(stage.outputs)))
+            table = stage.coeffs[rows]
+            used = [i for i in range(len(T)) if np.any(table[:, i])]
+            noise = [i for i in range(len(draws)) if np.any(table[:, len(T) + i])]
+            if len(used) > INPUTS or len(noise) > DRAWS:
+                raise ValueError(f"a stage of {self.plan.solver} reads {len(used)} tensors and {len(noise)} draws at once; "
+                                 f"one launch takes {INPUTS} and {DRAWS}")
+            columns = torch.tensor([*used, *(len(T) + i for i in noise)], device=A.device)
+            made += linear_step([T[i] for i in used], A[rows].index_select(1, columns), rng=self.rng, draws=[draws[i] for i in noise],
+                                streams=[streams[i] for i in noise], dtype=self.e.dtype, out=None if outs is None else outs[rows],
+                                backend=self.e.backend)
+        return made
+
+    def network(self, k: int, call: PlanCall) -> list[Tensor]:
+        e, denoiser = self.e, self.e.denoiser
+        x, t = self.registers[call.args[0]], e.times[e.call_of_stage[k]]
+        branches = call.branches
+        leaf = x
+        if self.grad_input and self.gradient is None:
+            leaf = x.detach().requires_grad_(True)
+        with torch.enable_grad() if leaf is not x else nullcontext():
+            if len(branches) == 1:
+                cond = self._conds(branches, call)[0][0]
+                outs = [self._evaluate(leaf, t, cond)]
+            else:
+                conds, merged = self._conds(branches, call)
+                if merged is None:  # conditions that do not stack: one call each
+                    outs = [self._evaluate(leaf, t, c) for c in conds]
+                else:
+                    many = len(branches)
+                    outs = list(self._evaluate(torch.cat([leaf] * many), torch.cat([t] * many), merged).chunk(many))
+        if leaf is not x:
+            assert self.ctx is not None
+            node = denoiser.process.node(call.t)
+            self.ctx.graph = (leaf, outs, self._weights(branches, node, call.step))
+            outs = [o.detach() for o in outs]
+        if self.ctx is not None:
+            self.ctx.outputs = outs
+        if self.check_finite:
+            for o in outs:
+                if not bool(torch.isfinite(o).all()):
+                    raise NonFinite(f"the network's output is not finite at step {call.step} (t={call.t:g})")
+        if self.buffers is not None and not self.compiling:
+            alive = [r for i, r in self.registers.items() if r is not None]
+            outs = [self.outputs.own(o, x, call.step, alive) for o in outs]
+        return outs
+
+    def _evaluate(self, x: Tensor, t: Tensor, cond: Mapping[str, Any]) -> Tensor:
+        denoiser = self.e.denoiser
+        if self.gradient == "checkpoint":
+            return checkpoint(denoiser.raw, x, t, cond, use_reentrant=False)  # type: ignore[return-value]
+        return denoiser.raw(x, t, cond)
+
+    def _weights(self, branches: Sequence[int], node: Any, step: int) -> list[float]:
+        weights, first = {0: 1.0}, 1
+        for hook in self.plan.hooks:
+            if hook.branches and hook.active(node, step):
+                own = hook.weights(node, step)
+                weights = {b: w * float(own[0]) for b, w in weights.items()} | {first + j: float(w) for j, w in enumerate(own[1:])}
+            first += hook.branches
+        return [weights[b] for b in branches]
+
+    def _conds(self, branches: tuple[int, ...], call: PlanCall) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+        """The conditions of each branch and, where they stack, one batch of them; made once a run."""
+        if branches not in self.branch_cond:
+            every, first = {0: self.cond}, 1
+            for i, hook in enumerate(self.plan.hooks):
+                if hook.branches:
+                    assert self.ctx is not None
+                    self._point(call, i)
+                    for j, own in enumerate(hook.inputs(self.ctx)):
+                        every[first + j] = {**self.cond, **own}
+                first += hook.branches
+            conds = [every[b] for b in branches]
+            self.branch_cond[branches] = conds, stack_conditions(conds, self.e.shape[0]) if len(conds) > 1 else None
+        return self.branch_cond[branches]
+
+    def _point(self, call: PlanCall, hook: int) -> None:
+        assert self.ctx is not None
+        ctx = self.ctx
+        if ctx.step != call.step:
+            ctx.draws = 0
+        ctx.node, ctx.step, ctx.hook = self.e.denoiser.process.node(call.t), call.step, hook
+
+    def hook(self, call: PlanCall) -> list[Tensor]:
+        assert self.ctx is not None
+        self._point(call, call.hook)
+        outs = run_hook(self.plan.hooks[call.hook], self.ctx, call, [self.registers[r] for r in call.args])
+        if self.buffers is not None:
+            mine = {t.untyped_storage().data_ptr() for t in (*self.buffers.values(), self.registers[0])}
+            outs = [o.clone() if o.untyped_storage().data_ptr() in mine else o.contiguous() for o in outs]
+        return [o.to(self.e.dtype) for o in outs]
+
+
+def stack_conditions(conds: Sequence[Mapping[str, Any]], batch: int) -> dict[str, Any] | None:
+    """Keyword arguments of several branches as those of one batch; None where some value cannot be stacked."""
+    keys = list(dict.fromkeys(k for c in conds for k in c))
+    merged: dict[str, Any] = {}
+    for key in keys:
+        if any(key not in c for c in conds):
+            return None
+        values = [c[key] for c in conds]
+        if all(isinstance(v, Tensor) and v.dim() > 0 for v in values):
+            wide = [v.expand(batch, *v.shape[1:]) if v.shape[0] == 1 and batch != 1 else v for v in values]
+            if any(v.shape[0] != batch or v.shape[1:] != wide[0].shape[1:] or v.dtype != wide[0].dtype for v in wide):
+                return None
+            merged[key] = torch.cat(wide)
+        elif all(v is values[0] for v in values) or not any(isinstance(v, Tensor) for v in values) and all(v == values[0] for v in values):
+            merged[key] = values[0]
+        else:
+            return None
+    return merged
+
+
+class CapturedSampler:
+    """A run recorded as one CUDA graph. Inputs are copied into its own tensors; the result is copied out."""
+
+    def __init__(self, executor: _Executor, x: Tensor, cond: dict[str, Any]):
+        self.executor = executor
+        self.x = x.clone(memory_format=torch.contiguous_format)
+        self.rng = resolve(0, x.shape[0], x.device)
+        self.cond = {k: v.clone() if isinstance(v, Tensor) else v for k, v in cond.items()}
+        side = torch.cuda.Stream(x.device)
+        side.wait_stream(torch.cuda.current_stream(x.device))
+        with torch.cuda.stream(side):  # kernels are loaded and the allocator is warm before capture
+            for _ in range(2):
+                self._run()
+        torch.cuda.current_stream(x.device).wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.out = self._run()
+
+    def _run(self) -> Tensor:
+        with torch.no_grad():
+            run = _Run(self.executor, {0: self.x}, self.rng, self.cond, None, None, False, False)
+            run.go(0, None)
+        return run.registers[self.executor.plan.out]
+
+    def __call__(self, x: Tensor, *, seeds: Any = None, cond: Mapping[str, Any] | None = None) -> Tensor:
+        """Replay with another x, other seeds and other tensors in cond (of the captured shapes)."""
+        check_x(x)
+        if x.shape != self.x.shape or x.dtype != self.x.dtype or x.device != self.x.device:
+            raise ValueError(f"captured for {tuple(self.x.shape)} {self.x.dtype} on {self.x.device}, got {tuple(x.shape)} {x.dtype} on {x.device}")
+        self.x.copy_(x)
+        if self.executor.random:
+            self.rng.copy_(resolve(seeds, x.shape[0], x.device))
+        for k, v in (cond or {}).items():
+            if k not in self.cond or not isinstance(v, Tensor) or not isinstance(self.cond[k], Tensor) or v.shape != self.cond[k].shape:
+                raise ValueError(f"cond[{k!r}] was not captured as a tensor of this shape")
+            self.cond[k].copy_(v)
+        self.graph.replay()
+        return self.out.clone()

@@ -1,0 +1,45 @@
+"""DDPM: ancestral sampling from the Gaussian posterior of x_t given x_s and the data prediction.
+
+    x_t = e^{-h} (sigma_t / sigma_s) x_s + alpha_t (1 - e^{-2h}) x0 + c xi,      e^{-h} = alpha_s sigma_t / (alpha_t sigma_s)
+
+    variance "small"    c = sigma_t sqrt(1 - e^{-2h})      the posterior's, for data at one point
+    variance "large"    c = sigma_s sqrt(1 - e^{-2h})      the forward step's, for data of unit variance
+
+"small" equals `ddim` with eta = 1 and `dpmpp-2m-sde` of order 1; weak order 1.
+
+Source: Ho et al. 2020, arXiv:2006.11239, equation 7; Nichol & Dhariwal 2021, arXiv:2102.09672.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..core.math import Number, expm1, sqrt
+from ..core.process import Node
+from ..core.solver import Past, Solver, check_choice
+
+
+@dataclass(frozen=True)
+class DDPM(Solver):
+    key = "ddpm"
+    predicts = "data"
+    order = 1
+    stochastic = True
+    source = "Ho et al. 2020, arXiv:2006.11239"
+
+    variance: Literal["small", "large"] = "small"
+
+    def __post_init__(self) -> None:
+        check_choice(self, "variance", ("small", "large"))
+
+    def step(self, p: Any, s: Node, t: Node, past: Past) -> Past:
+        return self.jump(p, s, t, -expm1(2 * (s.lam - t.lam)))
+
+    def first(self, p: Any, s: Node, t: Node) -> Past:
+        return self.jump(p, s, t, 1)  # h = inf
+
+    def jump(self, p: Any, s: Node, t: Node, fresh: Number) -> Past:
+        x0 = p.model(p.x, s)
+        std = t.sigma if self.variance == "small" else s.sigma
+        p.x = s.alpha / t.alpha * (t.sigma / s.sigma) ** 2 * p.x + t.alpha * fresh * x0 + std * sqrt(fresh) * p.noise()
+        return []
