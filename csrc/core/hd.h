@@ -92,7 +92,9 @@ struct Scalar {
   static FD_HD I integer(U u) { return static_cast<I>(u); }
   static FD_HD F real(I i) { return static_cast<float>(i); }  // to nearest even, on the host and (cvt.rn) on the device
   static FD_HD F real(U u) { return static_cast<float>(u); }
-  static FD_HD F pick(U condition, F a, F b) { return condition ? a : b; }
+  static FD_HD F negative(F x) { return -x; }
+  static FD_HD bool test(U u, uint32_t bit) { return (u & bit) != 0; }
+  static FD_HD F pick(bool condition, F a, F b) { return condition ? a : b; }
 
   static FD_HD W word(uint32_t u) { return u; }
   static FD_HD W plus(W a, uint32_t b) { return a + b; }

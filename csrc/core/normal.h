@@ -35,11 +35,12 @@ template <class M, int S = 0> FD_HD typename M::F m2log(typename M::F x) {
 // -2 ln of the uniform (w + 1/2) 2^-32 in [2^-33, 1]
 template <class M> FD_HD typename M::F m2log_word(typename M::U w) { return m2log<M, 32>(M::add(M::real(w), M::f(0.5f))); }
 
-// cos and sin of the angle 2 pi (w + 1/2) 2^-32. The two top bits of w + 2^29 are the nearest quadrant; the low thirty bits of w,
-// signed, are the rest: converted four times too large they need no shift back, and the scale takes the four off, exactly.
-template <class M> FD_HD void turn(typename M::U w, typename M::F& cosine, typename M::F& sine) {
+// cos and sin of the angle 2 pi (w + 1/2) 2^-32, both still to be given the sign bit of `flip`. The two top bits of w + 2^29 are
+// the nearest quadrant; the low thirty bits of w, signed, are the rest: converted four times too large they need no shift back,
+// and the scale takes the four off, exactly.
+template <class M> FD_HD void turn(typename M::U w, typename M::F& cosine, typename M::F& sine, typename M::U& flip) {
   using F = typename M::F;
-  const auto quadrant = w + 0x20000000u;
+  const typename M::U quadrant = w + 0x20000000u;
   const F t = M::mul(M::add(M::real(M::integer(w << 2)), M::f(2.0f)), M::f(0x1p-32f));
   const F z = M::mul(t, t);
   F s = M::c(0xbb998cc7u);
@@ -52,21 +53,25 @@ template <class M> FD_HD void turn(typename M::U w, typename M::F& cosine, typen
   c = M::add(M::mul(c, z), M::c(0x3e81e0d7u));
   c = M::add(M::mul(c, z), M::c(0xbf9de9e6u));
   c = M::add(M::mul(c, z), M::f(1.0f));
-  const auto odd = quadrant & 0x40000000u;
-  const F a = M::pick(odd, s, c), b = M::pick(odd, c, s);
-  cosine = M::real_bits(M::bits(a) ^ ((quadrant + 0x40000000u) & 0x80000000u));
-  sine = M::real_bits(M::bits(b) ^ (quadrant & 0x80000000u));
+  const auto odd = M::test(quadrant, 0x40000000u);
+  cosine = M::pick(odd, M::negative(s), c);
+  sine = M::pick(odd, c, s);
+  flip = quadrant & 0x80000000u;
 }
 
 // The four normals of one block
 template <class M> FD_HD void normal4(const typename M::U (&w)[4], typename M::F (&z)[4]) {
+  typename M::F r[2], cosine[2], sine[2];
+  typename M::U flip[2];
   FD_UNROLL
-  for (int pair = 0; pair < 4; pair += 2) {
-    typename M::F cosine, sine;
-    const auto r = M::root(m2log_word<M>(w[pair]));
-    turn<M>(w[pair + 1], cosine, sine);
-    z[pair] = M::mul(r, cosine);
-    z[pair + 1] = M::mul(r, sine);
+  for (int i = 0; i < 2; ++i) r[i] = M::root(m2log_word<M>(w[2 * i]));
+  FD_UNROLL
+  for (int i = 0; i < 2; ++i) turn<M>(w[2 * i + 1], cosine[i], sine[i], flip[i]);
+  FD_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    r[i] = M::real_bits(M::bits(r[i]) ^ flip[i]);
+    z[2 * i] = M::mul(r[i], cosine[i]);
+    z[2 * i + 1] = M::mul(r[i], sine[i]);
   }
 }
 

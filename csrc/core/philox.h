@@ -7,20 +7,33 @@
 
 namespace fd {
 
-template <class M> FD_HD void philox(typename M::W (&c)[4], typename M::W k0, typename M::W k1) {
+// kChains counters with one key in lockstep, so that a vector machine has something to do while a product is on its way
+template <class M, int kChains> FD_HD void philox(typename M::W (&c)[kChains][4], typename M::W k0, typename M::W k1) {
   using W = typename M::W;
   FD_UNROLL
   for (int round = 0; round < 10; ++round) {
-    W hi0, lo0, hi1, lo1;
-    M::product(0xD2511F53u, c[0], hi0, lo0);
-    M::product(0xCD9E8D57u, c[2], hi1, lo1);
-    c[0] = M::xor3(hi1, c[1], k0);
-    c[1] = lo1;
-    c[2] = M::xor3(hi0, c[3], k1);
-    c[3] = lo0;
+    W hi0[kChains], lo0[kChains], hi1[kChains], lo1[kChains];
+    FD_UNROLL
+    for (int i = 0; i < kChains; ++i) {
+      M::product(0xD2511F53u, c[i][0], hi0[i], lo0[i]);
+      M::product(0xCD9E8D57u, c[i][2], hi1[i], lo1[i]);
+    }
+    FD_UNROLL
+    for (int i = 0; i < kChains; ++i) {
+      c[i][0] = M::xor3(hi1[i], c[i][1], k0);
+      c[i][1] = lo1[i];
+      c[i][2] = M::xor3(hi0[i], c[i][3], k1);
+      c[i][3] = lo0[i];
+    }
     k0 = M::plus(k0, 0x9E3779B9u);
     k1 = M::plus(k1, 0xBB67AE85u);
   }
+}
+template <class M> FD_HD void philox(typename M::W (&c)[4], typename M::W k0, typename M::W k1) {
+  typename M::W one[1][4] = {{c[0], c[1], c[2], c[3]}};
+  philox<M, 1>(one, k0, k1);
+  FD_UNROLL
+  for (int l = 0; l < 4; ++l) c[l] = one[0][l];
 }
 
 // One row of the rng table (seed, sample id, draw base) joined with a column's draw and stream: all of the counter but the block.

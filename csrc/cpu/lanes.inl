@@ -7,11 +7,25 @@ namespace fd::FD_ISA {
 namespace {
 
 // A type S in memory as pairs of arithmetic vectors V: kStep elements a pair. The order of elements inside a pair is the type's
-// own affair, as long as all pairs of a kernel agree, which is why a kernel has one type.
-struct F32 {
-  using S = float;
+// own affair, as long as all pairs of a kernel agree, which is why a kernel has one type. kBound: arithmetic, not memory, is what
+// takes the time, so that it pays to compile a loop for each number of columns (57 -> 46 us in bfloat16, nothing in float32).
+struct Single {
   using V = F;
   using R = float;
+#if defined(__AVX512F__)  // a product left out costs a mask instead of a branch
+  static constexpr bool kMasked = true;
+  static FD_HD V masked(uint32_t used, V u, R c) {
+    return (V)_mm512_maskz_mul_ps(static_cast<__mmask16>(-used), (__m512)u, _mm512_set1_ps(c));
+  }
+#else
+  static constexpr bool kMasked = false;
+  static FD_HD V masked(uint32_t, V u, R c) { return u * c; }
+#endif
+};
+
+struct F32 : Single {
+  using S = float;
+  static constexpr bool kBound = false;
   static constexpr int kStep = 2 * N;
   static FD_HD void get(const S* p, V& x, V& y) { x = load<V>(p), y = load<V>(p + N); }
   static FD_HD void put(S* p, V x, V y) { store(p, x), store(p + N, y); }
@@ -22,35 +36,63 @@ struct F64 {
   using S = double;
   using V = D;
   using R = double;
+  static constexpr bool kMasked = false;
+  static constexpr bool kBound = false;
   static constexpr int kStep = N;
   static FD_HD void get(const S* p, V& x, V& y) { x = load<V>(p), y = load<V>(p + N / 2); }
   static FD_HD void put(S* p, V x, V y) { store(p, x), store(p + N / 2, y); }
   static FD_HD void put_past(S* p, V x, V y) { stream(p, x), stream(p + N / 2, y); }
 };
 
-// Even elements in x, odd ones in y: widening is a shift and a mask, narrowing ends in one blend.
-struct BF16 {
+// To nearest even, in the high half of each lane. A NaN keeps the bits bfloat16 has room for.
+FD_HD U round_bf16(F x) {
+  const U u = (U)x;
+  return (U)(x != x ? (I)(u | 0x400000u) : (I)(u + 0x7fffu + (u >> 16 & 1u)));
+}
+
+// Even elements in x, odd ones in y: widening is a shift and a mask. All that goes in is bfloat16 and coefficients whose NaN is
+// the plain one, so no NaN has bits to lose and none needs a look.
+struct BF16 : Single {
   using S = uint16_t;
-  using V = F;
-  using R = float;
+  static constexpr bool kBound = true;
   static constexpr int kStep = 2 * N;
   static FD_HD void get(const S* p, V& x, V& y) {
     const U u = load<U>(p);
     x = (F)(u << 16), y = (F)(u & 0xffff0000u);
   }
-  static FD_HD U round(V x) {
-    const U u = (U)x, up = u + 0x7fffu + (u >> 16 & 1u);
-    return (U)(x != x ? (I)(u | 0x400000u) : (I)up);
+#if defined(__AVX512BW__)
+  // High and low halves gathered first, so that 32 elements round at once: up when low | (high & 1) > 0x8000. Against rounding
+  // each vector: 53 -> 46 us for 3 inputs and 2 outputs of 262144.
+  struct alignas(64) Halves {
+    uint16_t high[2 * N], low[2 * N];
+  };
+  static constexpr Halves halves() {
+    Halves h{};
+    for (uint16_t i = 0; i < N; ++i) {
+      h.low[2 * i] = 2 * i, h.low[2 * i + 1] = 2 * N + 2 * i;
+      h.high[2 * i] = 2 * i + 1, h.high[2 * i + 1] = 2 * N + 2 * i + 1;
+    }
+    return h;
   }
+  static FD_HD U pack(V x, V y) {
+    static constexpr Halves kHalves = halves();
+    const __m512i high = _mm512_permutex2var_epi16((__m512i)x, _mm512_load_si512(kHalves.high), (__m512i)y);
+    const __m512i low = _mm512_permutex2var_epi16((__m512i)x, _mm512_load_si512(kHalves.low), (__m512i)y);
+    const __m512i rest = _mm512_or_si512(low, _mm512_and_si512(high, _mm512_set1_epi16(1)));
+    const __mmask32 up = _mm512_cmpgt_epu16_mask(rest, _mm512_set1_epi16(static_cast<short>(0x8000)));
+    return (U)_mm512_mask_sub_epi16(high, up, high, _mm512_set1_epi16(-1));
+  }
+#else
+  static FD_HD U round(V x) { return (U)x + 0x7fffu + ((U)x >> 16 & 1u); }
   static FD_HD U pack(V x, V y) { return round(x) >> 16 | (round(y) & 0xffff0000u); }
+#endif
   static FD_HD void put(S* p, V x, V y) { store(p, pack(x, y)); }
   static FD_HD void put_past(S* p, V x, V y) { stream(p, pack(x, y)); }
 };
 
-struct F16 {
+struct F16 : Single {
   using S = uint16_t;
-  using V = F;
-  using R = float;
+  static constexpr bool kBound = true;
   static constexpr int kStep = 2 * N;
 #if defined(__AVX512F__)
   static FD_HD V up(const S* p) { return (F)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
@@ -130,7 +172,7 @@ template <class R> void narrow(Dtype type, const R* __restrict z, void* p, int64
     case Dtype::bf16: {
       uint16_t* to = static_cast<uint16_t*>(p) + at;
       if constexpr (kSingle)
-        for (; l + N <= m; l += N) store(to + l, __builtin_convertvector(BF16::round(load<F>(z + l)) >> 16, Half));
+        for (; l + N <= m; l += N) store(to + l, __builtin_convertvector(round_bf16(load<F>(z + l)) >> 16, Half));
       for (; l < m; ++l) to[l] = to_bf16(z[l]);
       break;
     }

@@ -29,33 +29,32 @@ constexpr Lanes lanes() {
 }
 constexpr Lanes kLanes = lanes();
 
-// 4 N numbers: the groups whose counter blocks and keys stand in lane order in the arguments
-FD_HD void draw_vector(Family family, U c0, U c1, U c2, U c3, U k0, U k1, F (&out)[4]) {
-  W e[4] = {Simd::even(c0), Simd::even(c1), Simd::even(c2), Simd::even(c3)};
-  W o[4] = {Simd::odd(c0), Simd::odd(c1), Simd::odd(c2), Simd::odd(c3)};
-  philox<Simd>(e, Simd::even(k0), Simd::even(k1));
-  philox<Simd>(o, Simd::odd(k0), Simd::odd(k1));
-  const U w[4] = {Simd::weave(e[0], o[0]), Simd::weave(e[1], o[1]), Simd::weave(e[2], o[2]), Simd::weave(e[3], o[3])};
-  F z[4];
-  draw4<Simd>(family, w, z);
-  Simd::blocks4(z, out);
-}
-
-// `vectors` times N groups of one sample, from `block` on: the keys are the same in all lanes and stay out of the loop
-template <Family kFamily> void draw_sample(const Source& s, uint32_t block, int64_t vectors, float* z) {
-  const W c1 = Simd::word(s.c1), c2 = Simd::word(s.c2), c3 = Simd::word(s.c3), k0 = Simd::word(s.k0), k1 = Simd::word(s.k1);
-  const U start = kLanes.get();
-  for (int64_t v = 0; v < vectors; ++v, z += 4 * N, block += N) {
-    const U c0 = start + block;
-    W e[4] = {Simd::even(c0), c1, c2, c3}, o[4] = {Simd::odd(c0), c1, c2, c3};
-    philox<Simd>(e, k0, k1);
-    philox<Simd>(o, k0, k1);
-    const U w[4] = {Simd::weave(e[0], o[0]), Simd::weave(e[1], o[1]), Simd::weave(e[2], o[2]), Simd::weave(e[3], o[3])};
+// kCount vectors of N groups of one sample, from `block` on, 4 N numbers each
+template <Family kFamily, int kCount>
+FD_HD void draw_vectors(W c1, W c2, W c3, W k0, W k1, uint32_t block, float* z) {
+  W c[2 * kCount][4];
+  for (int v = 0; v < kCount; ++v) {
+    const U c0 = kLanes.get() + (block + v * N);
+    c[2 * v][0] = Simd::even(c0), c[2 * v + 1][0] = Simd::odd(c0);
+  }
+  for (int i = 0; i < 2 * kCount; ++i) c[i][1] = c1, c[i][2] = c2, c[i][3] = c3;
+  philox<Simd>(c, k0, k1);
+  for (int v = 0; v < kCount; ++v) {
+    U w[4];
     F x[4], y[4];
+    for (int l = 0; l < 4; ++l) w[l] = Simd::weave(c[2 * v][l], c[2 * v + 1][l]);
     draw4<Simd>(kFamily, w, x);
     Simd::blocks4(x, y);
-    for (int r = 0; r < 4; ++r) store(z + r * N, y[r]);
+    for (int r = 0; r < 4; ++r) store(z + (4 * v + r) * N, y[r]);
   }
+}
+
+// The key is the same in all lanes: its rounds, and half of the first two of the counter's, are worked out ahead of the loop.
+template <Family kFamily> void draw_sample(const Source& s, uint32_t block, int64_t vectors, float* z) {
+  const W c1 = Simd::word(s.c1), c2 = Simd::word(s.c2), c3 = Simd::word(s.c3), k0 = Simd::word(s.k0), k1 = Simd::word(s.k1);
+  for (; vectors >= kVectors; vectors -= kVectors, z += 4 * N * kVectors, block += N * kVectors)
+    draw_vectors<kFamily, kVectors>(c1, c2, c3, k0, k1, block, z);
+  if (vectors) draw_vectors<kFamily, 1>(c1, c2, c3, k0, k1, block, z);
 }
 
 // N groups from (sample, block) on, across as many samples as it takes; `left` of them are asked for, the rest repeat the last
@@ -75,7 +74,15 @@ void draw_across(const Column& column, int64_t sample, int64_t block, int64_t le
       s = column.of(++sample);
     }
   }
-  draw_vector(column.family, c0.get(), c1.get(), c2.get(), c3.get(), k0.get(), k1.get(), out);
+  W e[4] = {Simd::even(c0.get()), Simd::even(c1.get()), Simd::even(c2.get()), Simd::even(c3.get())};
+  W o[4] = {Simd::odd(c0.get()), Simd::odd(c1.get()), Simd::odd(c2.get()), Simd::odd(c3.get())};
+  philox<Simd>(e, Simd::even(k0.get()), Simd::even(k1.get()));
+  philox<Simd>(o, Simd::odd(k0.get()), Simd::odd(k1.get()));
+  U w[4];
+  F x[4];
+  for (int l = 0; l < 4; ++l) w[l] = Simd::weave(e[l], o[l]);
+  draw4<Simd>(column.family, w, x);
+  Simd::blocks4(x, out);
 }
 
 // The numbers of groups [first, last), four a group, written from z on: exactly 4 (last - first) of them

@@ -21,6 +21,7 @@ template <class R> struct Matrix {
   R start[kMaxOut];
   int64_t number = -1;
 
+  Matrix() : columns(0), full(false) {}
   void set(const Step& s, int64_t which) {
     if (which == number) return;
     number = which;
@@ -48,27 +49,43 @@ template <class R> struct Matrix {
 };
 
 // y_j = start_j + sum over columns, for m elements. Outputs may be inputs: every pair of vectors is read before it is written.
-template <class T, int kOut, bool kFull>
+// kColumns = 0 takes their number from the matrix.
+template <class T, int kOut, bool kFull, int kColumns = 0>
 void combine(const Matrix<typename T::R>& A, const void* const* in, void* const* out, int64_t m, bool past) {
   using S = typename T::S;
   using V = typename T::V;
+  const int columns = kColumns ? kColumns : A.columns;
+  constexpr int kKnown = kColumns ? kColumns : kMaxColumns;
+  typename T::R a[kKnown][kOut];  // copies: a store through `to` could otherwise change the matrix, for all the compiler knows
+  uint32_t uses[kKnown];
+  for (int i = 0; i < columns; ++i) {
+    uses[i] = A.uses[i];
+    for (int j = 0; j < kOut; ++j) a[i][j] = A.a[i][j];
+  }
   const auto body = [&](const S* const* from, S* const* to, int64_t l) __attribute__((always_inline)) {
     V x[kOut], y[kOut];
-    int i = 0;
-    if constexpr (kFull) {
-      V u, v;
-      T::get(from[0] + l, u, v);
-      for (int j = 0; j < kOut; ++j) x[j] = u * A.a[0][j], y[j] = v * A.a[0][j];
-      i = 1;
-    } else {
-      for (int j = 0; j < kOut; ++j) x[j] = y[j] = A.start[j] - V{};
-    }
-    for (; i < A.columns; ++i) {
+    const auto column = [&](int i) __attribute__((always_inline)) {
       V u, v;
       T::get(from[i] + l, u, v);
       FD_UNROLL
-      for (int j = 0; j < kOut; ++j)
-        if (kFull || (A.uses[i] >> j & 1)) x[j] = x[j] + u * A.a[i][j], y[j] = y[j] + v * A.a[i][j];
+      for (int j = 0; j < kOut; ++j) {
+        if constexpr (!kFull && kColumns && T::kMasked) {
+          x[j] = x[j] + T::masked(uses[i] >> j & 1, u, a[i][j]), y[j] = y[j] + T::masked(uses[i] >> j & 1, v, a[i][j]);
+        } else if (kFull && i == 0) {
+          x[j] = u * a[i][j], y[j] = v * a[i][j];
+        } else if (kFull || (uses[i] >> j & 1)) {
+          x[j] = x[j] + u * a[i][j], y[j] = y[j] + v * a[i][j];
+        }
+      }
+    };
+    if constexpr (!kFull)
+      for (int j = 0; j < kOut; ++j) x[j] = y[j] = A.start[j] - V{};
+    if constexpr (kColumns) {
+      FD_UNROLL
+      for (int i = 0; i < kColumns; ++i) column(i);
+    } else {
+      if (kFull) column(0);
+      for (int i = kFull; i < columns; ++i) column(i);
     }
     FD_UNROLL
     for (int j = 0; j < kOut; ++j) {
@@ -76,16 +93,16 @@ void combine(const Matrix<typename T::R>& A, const void* const* in, void* const*
       else T::put(to[j] + l, x[j], y[j]);
     }
   };
-  const S* from[kMaxColumns];
+  const S* from[kKnown];
   S* to[kOut];
-  for (int i = 0; i < A.columns; ++i) from[i] = static_cast<const S*>(in[i]);
+  for (int i = 0; i < columns; ++i) from[i] = static_cast<const S*>(in[i]);
   for (int j = 0; j < kOut; ++j) to[j] = static_cast<S*>(out[j]);
   int64_t l = 0;
   for (; l + T::kStep <= m; l += T::kStep) body(from, to, l);
   if (l == m) return;
-  alignas(64) S tail_in[kMaxColumns][T::kStep] = {}, tail_out[kOut][T::kStep];
+  alignas(64) S tail_in[kKnown][T::kStep] = {}, tail_out[kOut][T::kStep];
   const size_t bytes = static_cast<size_t>(m - l) * sizeof(S);
-  for (int i = 0; i < A.columns; ++i) __builtin_memcpy(tail_in[i], from[i] + l, bytes), from[i] = tail_in[i];
+  for (int i = 0; i < columns; ++i) __builtin_memcpy(tail_in[i], from[i] + l, bytes), from[i] = tail_in[i];
   S* back[kOut];
   for (int j = 0; j < kOut; ++j) back[j] = to[j] + l, to[j] = tail_out[j];
   past = false;
@@ -93,7 +110,21 @@ void combine(const Matrix<typename T::R>& A, const void* const* in, void* const*
   for (int j = 0; j < kOut; ++j) __builtin_memcpy(back[j], tail_out[j], bytes);
 }
 
-template <class T> void combine_any(int n_out, const Matrix<typename T::R>& A, const void* const* in, void* const* out, int64_t m, bool past) {
+template <class T>
+void combine_any(int n_out, const Matrix<typename T::R>& A, const void* const* in, void* const* out, int64_t m, bool past) {
+  if constexpr (T::kBound) {
+    switch (n_out <= 2 ? A.full * 32 + n_out * 8 + A.columns : 0) {
+      case 18: return combine<T, 2, false, 2>(A, in, out, m, past);
+      case 19: return combine<T, 2, false, 3>(A, in, out, m, past);
+      case 20: return combine<T, 2, false, 4>(A, in, out, m, past);
+      case 42: return combine<T, 1, true, 2>(A, in, out, m, past);
+      case 43: return combine<T, 1, true, 3>(A, in, out, m, past);
+      case 44: return combine<T, 1, true, 4>(A, in, out, m, past);
+      case 50: return combine<T, 2, true, 2>(A, in, out, m, past);
+      case 51: return combine<T, 2, true, 3>(A, in, out, m, past);
+      case 52: return combine<T, 2, true, 4>(A, in, out, m, past);
+    }
+  }
   switch (n_out * 2 + A.full) {
     case 2: return combine<T, 1, false>(A, in, out, m, past);
     case 3: return combine<T, 1, true>(A, in, out, m, past);

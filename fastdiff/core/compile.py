@@ -26,19 +26,31 @@ Row = dict[int, Any]  # atom or tensor -> coefficient
 DRAW_PRICE = 3.0  # a normal costs about what moving three float32 numbers costs (bench/kernels.py)
 
 
-class Tape:
-    """Answers of all looks at values: written once in 60 digits, read back for other numbers."""
+class Special(ArithmeticError):
+    """A tape does not fit other numbers: something vanishes for the one and not for the other."""
 
-    def __init__(self, answers: Iterable[Any] | None = None, zero: Decimal = ZERO):
+
+class Tape:
+    """Answers of all looks at values: written once in 60 digits, read back for other numbers.
+
+    verify: look all the same, in 60 digits, and raise Special where the answer would be another.
+    """
+
+    def __init__(self, answers: Iterable[Any] | None, zero: Decimal, one: Any, verify: bool = False):
         self.log: list[Any] = []
-        self.zero = zero
-        self.one: Any = Decimal(1) if answers is None else 1.0
+        self.zero, self.one = zero, one
+        self.looks = answers is None or verify
         self._replay: Iterator[Any] | None = None if answers is None else iter(answers)
 
     def alive(self, v: Any, scale: Any) -> bool:
-        answer = next(self._replay) if self._replay is not None else abs(v) > self.zero * scale
+        answer = abs(v) > self.zero * scale if self.looks else None
+        if self._replay is not None:
+            given = next(self._replay, None)
+            if self.looks and given != answer:
+                raise Special("a coefficient vanishes, or is 1, at some of the times only")
+            answer = given
         self.log.append(answer)
-        return answer
+        return answer  # type: ignore[return-value]
 
     def choose(self, decide: Callable[[], Any]) -> Any:
         answer = next(self._replay) if self._replay is not None else decide()
@@ -49,7 +61,7 @@ class Tape:
         return {a: v for a, v in row.items() if self.alive(v, scale)}
 
     def scale(self, rows: Iterable[Row]) -> Any:
-        return 0 if self._replay is not None else max((abs(v) for row in rows for v in row.values()), default=1)
+        return 0 if not self.looks else max((abs(v) for row in rows for v in row.values()), default=1)
 
 
 class Span:
@@ -134,10 +146,16 @@ class Program:
         return total
 
 
-def compile_record(rec: Recorder, tape: Sequence[Any] | None = None, *, natural: bool = True, zero: Decimal = ZERO) -> Program:
-    """Compile a recording. natural: converted predictions are candidates for carrying, not the needed rows alone."""
+def compile_record(
+    rec: Recorder, tape: Sequence[Any] | None = None, *, natural: bool = True, zero: Decimal = ZERO, verify: bool = False
+) -> Program:
+    """Compile a recording; with the tape of another one by its decisions.
+
+    natural: converted predictions are candidates for carrying, not the needed rows alone.
+    """
     with precision():
-        return _Compiler(rec, Tape(tape, zero)).run(natural)
+        one = Decimal(1) if rec.exact else 1.0
+        return _Compiler(rec, Tape(tape, zero, one, verify)).run(natural)
 
 
 class _Compiler:
@@ -177,7 +195,7 @@ class _Compiler:
                     row[b] = row[b] + v
                 else:
                     row[b] = v
-                if self.tape._replay is None:
+                if self.tape.looks:
                     scale = max(scale, abs(v))
         return self.tape.clean(row, scale) if touched else row
 

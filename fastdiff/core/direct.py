@@ -19,13 +19,18 @@ class Direct:
                  noise: Callable[[int, int], Any] | None = None, consts: dict[str, Any] | None = None):
         self.net, self.x, self.predicts, self.wanted = net, x, predicts, wanted
         self._noise, self._consts = noise, consts or {}
-        self.calls, self.step, self.column = 0, -1, 0
+        self.calls, self.step, self.steps, self.column = 0, -1, 0, 0
 
     def model(self, x: Any, node: Node, kind: str | None = None) -> Any:
         self.calls += 1
         scale: Number = input_scale(self.predicts, node)
-        raw = self.net(x if isinstance(scale, int) else x * scale, node)
-        p, q = convert(self.predicts, kind or self.wanted, node)
+        self._newest = x, self.net(x if isinstance(scale, int) else x * scale, node), node
+        return self.unbent(kind or self.wanted)
+
+    def unbent(self, kind: str) -> Any:
+        """The newest network output as a prediction of `kind`. (Hooks do not act in a direct run.)"""
+        x, raw, node = self._newest
+        p, q = convert(self.predicts, kind, node)
         return raw if isinstance(p, int) and p == 0 and isinstance(q, int) and q == 1 else p * x + q * raw
 
     def noise(self) -> Any:

@@ -16,8 +16,8 @@ FINALS = ("zero", "sigma_min", "denoise")
 class Grid:
     """Base of every grid. A subclass is a frozen dataclass whose fields are its options, and gives `points`.
 
-    `through` says what final="zero" means. False (grids in sigma or lambda, which never reach it): `steps` points down to
-    sigma_min, then the zero. True (grids in t): the points themselves go down to the zero.
+    `through` says what final="zero" means. False (grids in sigma or lambda, which never reach it): `steps`
+    points down to sigma_min, then the zero. True (grids in t): the points themselves go down to the zero.
     """
 
     key: ClassVar[str]
@@ -42,7 +42,8 @@ class Grid:
         if final == "zero" and not self.through:
             points = np.append(self.points(process, int(steps), process.t_min), process.t_zero)
         else:
-            points = self.points(process, int(steps) + 1, process.t_zero if final == "zero" else process.t_min)
+            last = process.t_zero if final == "zero" else process.t_min
+            points = self.points(process, int(steps) + 1, last)
         return check_times(points, process, f"grid {self.key!r}")
 
 
@@ -58,8 +59,8 @@ def check_times(times: Any, process: Process, what: str = "times") -> np.ndarray
         raise ValueError(f"{what} has a NaN at index {int(np.isnan(times).argmax())}")
     if not (np.diff(times) < 0).all():
         i = int((np.diff(times) >= 0).argmax())
-        raise ValueError(f"{what} must be strictly decreasing (noise to data), but times[{i}] = {times[i]:g} and "
-                         f"times[{i + 1}] = {times[i + 1]:g}")
+        raise ValueError(f"{what} must be strictly decreasing (noise to data), but "
+                         f"times[{i}] = {times[i]:g} and times[{i + 1}] = {times[i + 1]:g}")
     top, bottom = process.t_max * (1 + 1e-12), process.t_zero
     if times[0] > top or times[-1] < bottom:
         raise ValueError(f"{what} must lie in [{bottom:g}, {process.t_max:g}] for {type(process).__name__}, "

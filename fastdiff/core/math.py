@@ -1,6 +1,8 @@
-"""Elementary functions for whatever number a formula is run over: float, numpy array, Real, or a torch scalar.
+"""Elementary functions for whatever number a formula is run over: float, numpy array, Real, or a torch
+scalar.
 
-`math.expm1(torch_scalar)` gives a float and drops the gradient without a word, so formulas import these instead.
+`math.expm1(torch_scalar)` gives a float and drops the gradient without a word, so formulas import these
+instead.
 """
 from __future__ import annotations
 
@@ -55,7 +57,8 @@ def cos(x: Number) -> Number:
 
 
 def lift(value: float, x: Number) -> Number:
-    """`value` at the precision of x: a Real where x is one, so that 1 + value is not rounded to float64 first."""
+    """`value` at the precision of x: a Real where x is one, so that 1 + value is not rounded to float64
+    first."""
     return Real(value) if isinstance(x, Real) else value
 
 
@@ -63,7 +66,9 @@ def full_like(x: Number, value: float) -> Number:
     """`value` in the kind and shape of x, also where x is infinite (x * 0 would be NaN there)."""
     if hasattr(x, "new_full"):
         return x.new_full(x.shape, value)
-    return np.full(x.shape, value) if isinstance(x, np.ndarray) else Real(value) if isinstance(x, Real) else float(value)
+    if isinstance(x, np.ndarray):
+        return np.full(x.shape, value)
+    return Real(value) if isinstance(x, Real) else float(value)
 
 
 def divide(a: Number, b: Number) -> Number:
@@ -97,7 +102,8 @@ def has_zero(x: Number) -> bool:
 
 
 def phi(k: int, z: Number) -> Number:
-    """phi_0(z) = e^z, phi_{k+1}(z) = (phi_k(z) - 1/k!) / z, phi_k(0) = 1/k!: by Taylor below |z| = 1/2, by recurrence above."""
+    """phi_0(z) = e^z, phi_{k+1}(z) = (phi_k(z) - 1/k!) / z, phi_k(0) = 1/k!: by Taylor below |z| = 1/2, by
+    recurrence above."""
     if isinstance(z, np.ndarray):
         small = np.abs(z) < 0.5
         safe = np.where(small, 1.0, z)
@@ -133,19 +139,21 @@ def exponential_integral(k: int, a: Number, h: Number) -> Number:
 
 
 def lagrange(nodes: Sequence[Number]) -> list[list[Number]]:
-    """W[j][k] = k-th derivative at 0 of the Lagrange polynomial of node j (1 at nodes[j], 0 at the others)."""
+    """W[j][k] = k-th derivative at 0 of the Lagrange polynomial of node j (1 at nodes[j], 0 at the others).
+    """
     rows = []
     for j, uj in enumerate(nodes):
         c: list[Number] = [1]  # ascending powers
         for i, ui in enumerate(nodes):
             if i != j:
-                d = uj - ui
-                c = [(c[m - 1] / d if m else 0) - (c[m] * ui / d if m < len(c) else 0) for m in range(len(c) + 1)]
+                d, n = uj - ui, len(c)
+                c = [(c[m - 1] / d if m else 0) - (c[m] * ui / d if m < n else 0) for m in range(n + 1)]
         rows.append([ck * math.factorial(k) for k, ck in enumerate(c)])
     return rows
 
 
 def adams_weights(a: Number, h: Number, nodes: Sequence[Number]) -> list[Number]:
-    """b_j = int_0^h e^{-a (h - u)} L_j(u) du for the Lagrange polynomials L_j on `nodes`; sum_j b_j = E_0(a, h)."""
+    """b_j = int_0^h e^{-a (h - u)} L_j(u) du for the Lagrange polynomials L_j on `nodes`; sum_j b_j =
+    E_0(a, h)."""
     E = [exponential_integral(k, a, h) for k in range(len(nodes))]
     return [sum(e * w for e, w in zip(E, row, strict=True)) for row in lagrange(nodes)]

@@ -1,8 +1,9 @@
 """Real: a number of 60 digits that formulas can be run over.
 
-Whether a coefficient has cancelled, and so how many tensors a plan must carry, cannot be told in float64: true
-coefficients reach 1e-16 of their addends. With 60 digits a gap of some 30 decades separates them from rounding residue.
-Python's decimal module does the arithmetic in C: a product costs 0.15 us, an exponential 13 us.
+Whether a coefficient has cancelled, and so how many tensors a plan must carry, cannot be told in float64:
+true coefficients reach 1e-16 of their addends. With 60 digits a gap of some 30 decades separates them from
+rounding residue. Python's decimal module does the arithmetic in C: a product costs 0.15 us, an exponential
+13 us.
 """
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from typing import Any
 
 DIGITS = 60
 PI = Decimal("3.141592653589793238462643383279502884197169399375105820974944592307816406286208998628")
-ZERO = Decimal("1e-35")  # of its row's scale: what is smaller has cancelled (residue is below 1e-50, true coefficients above 1e-20)
+# of its row's scale: what is smaller has cancelled (residue is below 1e-50, true coefficients above 1e-20)
+ZERO = Decimal("1e-35")
 
 _CONTEXT = decimal.Context(prec=DIGITS, rounding=decimal.ROUND_HALF_EVEN, Emin=-999999, Emax=999999, traps=[])
 
@@ -120,7 +122,8 @@ def value(o: Any) -> Decimal:
 
 
 def _guarded(x: Decimal, f: Callable[[Decimal], Decimal], curvature: Decimal) -> Decimal:
-    """f(x) = x + curvature x^2 + ... with all its digits: near 0 the 1 inside f takes as many as x has leading zeros."""
+    """f(x) = x + curvature x^2 + ... with all its digits: near 0 the 1 inside f takes as many as x has
+    leading zeros."""
     lost = -x.adjusted() if x.is_finite() and x else 0
     if lost > DIGITS // 2:
         return x + curvature * x * x

@@ -16,14 +16,15 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .compile import Program, compile_record
+from .compile import Program, Special, compile_record
 from .errors import check_options
 from .grid import check_times
 from .hook import Hook
+from .math import plain
 from .number import Real, precision
 from .predict import check_prediction
 from .process import Process
@@ -85,6 +86,7 @@ class Plan:
     out: int
     hooks: tuple[Hook, ...] = ()
     recipe: Recipe | None = field(default=None, repr=False)
+    tape: Tape | None = field(default=None, repr=False)
 
     # facts, read off the stages
     @cached_property
@@ -147,6 +149,65 @@ class Plan:
             raise ValueError("a loaded plan has no trajectory outputs; compile it with fd.plan(...) on this machine")
         return _compiled(replace(self.recipe, trajectory=True))
 
+    def coefficients(self, times: Sequence[Any]) -> Coefficients:
+        """The tables at other times, laid out as `coeffs` is.
+
+        A time may be a float, an array (one time per sample, so a table per sample) or a torch scalar: with
+        requires_grad the coefficients are differentiable in the times, and a schedule can be learned. What is carried, read and
+        drawn stays as it is; first and last time must stay where alpha or sigma is 0.
+        """
+        if self.recipe is None or self.tape is None:
+            raise ValueError("a loaded plan has no formula; compile it with fd.plan(...) on this machine")
+        if len(times) != len(self.times):
+            raise ValueError(f"coefficients: got {len(times)} times for a plan of {len(self.times)}")
+        if not self._is_generic:
+            raise ValueError("coefficients: a coefficient happens to be 0 or 1 at just the times of this plan, so the tables have no "
+                             "place for its derivative; use plan.generic()")
+        rec = self.recipe.record(times=times, exact=False, answers=self.tape.recorder)
+        program = compile_record(rec, self.tape.compiler, natural=self.tape.natural)
+        stages = _assemble(program, self, lambda v: v).stages
+        return Coefficients([s.exact for s in stages], [c.node.t for c in rec.calls])
+
+    def generic(self) -> Plan:
+        """This plan, or the one with the structure of nearby times where these are special.
+
+        At special times (evenly spaced ones on a straight path, say) a coefficient can happen to be 0 or 1, so that its
+        derivative has no place in the tables. The generic plan gives the same samples and keeps every entry.
+        """
+        if self.recipe is None or self.tape is None:
+            raise ValueError("a loaded plan has no formula; compile it with fd.plan(...) on this machine")
+        if self._is_generic:
+            return self
+        _, tape = _compile(self._nearby, self.tape.natural)
+        rec = self.recipe.record(answers=tape.recorder)
+        program = compile_record(rec, tape.compiler, natural=tape.natural)
+        made = _assemble(program, replace(self, tape=tape))
+        if not all(np.isfinite(c).all() for c in made.coeffs):
+            raise ValueError("generic: the structure of nearby times divides by zero at these; shift the times slightly")
+        return made
+
+    @property
+    def _nearby(self) -> Recipe:
+        """The recipe at times a little off, 0 and pure noise kept."""
+        assert self.recipe is not None
+        t, rng = self.times.copy(), np.random.default_rng(0)
+        gap = -np.diff(self.times)
+        t[1:-1] += rng.uniform(-0.02, 0.02, len(t) - 2) * np.minimum(gap[:-1], gap[1:])
+        first, last = (self.recipe.process.node(float(v)) for v in self.times[[0, -1]])
+        t[0] -= 0 if first.pure else 0.01 * gap[0]
+        t[-1] += 0 if last.clean else 0.01 * gap[-1]
+        return replace(self.recipe, times=tuple(t.tolist()))
+
+    @cached_property
+    def _is_generic(self) -> bool:
+        assert self.tape is not None
+        try:
+            rec = self._nearby.record()
+            compile_record(rec, self.tape.compiler, natural=self.tape.natural, verify=True)
+        except Special:
+            return False
+        return tuple(rec.asked) == self.tape.recorder
+
     def transpose(self) -> Plan:
         """The adjoint: from the gradient of the result to the gradient of the input.
 
@@ -162,7 +223,7 @@ class Plan:
             except ArithmeticError:
                 if digits == 22:
                     raise
-        return _assemble(program, replace(self, hooks=(), recipe=None, solver=f"{self.solver} transposed"))
+        return _assemble(program, replace(self, hooks=(), recipe=None, tape=None, solver=f"{self.solver} transposed"))
 
     # saving, comparing
     def to_json(self) -> str:
@@ -236,6 +297,22 @@ class Plan:
         return f"<Plan {self.solver} on {self.process}, {self.steps} steps, nfe={self.nfe}, carried={self.carried}>"
 
 
+class Coefficients(NamedTuple):
+    """What `Plan.coefficients` gives: rows of numbers for each stage, and the time of each call."""
+
+    tables: list[Any]
+    times: list[Any]
+
+
+@dataclass(frozen=True)
+class Tape:
+    """Every decision that was taken on a value: what it takes to make the same plan over other numbers."""
+
+    recorder: tuple[bool, ...]
+    compiler: tuple[Any, ...]
+    natural: bool
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides a plan; the key of its cache."""
@@ -247,11 +324,13 @@ class Recipe:
     hooks: tuple[Hook, ...] = ()
     trajectory: bool = False
 
-    def record(self, number: Callable[[float], Any] = lambda t: Real(t), exact: bool = True, times: Sequence[Any] | None = None) -> Recorder:
+    def record(self, number: Callable[[float], Any] = lambda t: Real(t), exact: bool = True, times: Sequence[Any] | None = None,
+               answers: Sequence[bool] | None = None) -> Recorder:
         """Run the formula over nodes made of `number`s (or of `times` as they are)."""
-        nodes = [self.process.node(t) for t in (times if times is not None else map(number, self.times))]
-        rec = Recorder(self.predicts, self.hooks, wanted=self.solver.predicts, exact=exact, emitting=self.trajectory)
-        self.solver.record(rec, nodes, self.route(nodes))
+        with precision():
+            nodes = [self.process.node(t) for t in (times if times is not None else map(number, self.times))]
+            rec = Recorder(self.predicts, self.hooks, wanted=self.solver.predicts, exact=exact, emitting=self.trajectory, answers=answers)
+            self.solver.record(rec, nodes, self.route(nodes))
         return rec
 
     def route(self, nodes: Sequence[Any]) -> Sequence[int] | None:
@@ -307,16 +386,23 @@ def plan(
         return _compiled.__wrapped__(recipe)
 
 
+def _compile(recipe: Recipe, natural: bool | None = None) -> tuple[Program, Tape]:
+    """natural: see compile_record; None: what is cheaper."""
+    rec = recipe.record()
+    program = compile_record(rec, natural=natural is not False)
+    if natural is None and any(k == NOISE for k in rec.kinds):  # a row may hold its draw or leave it to be drawn again
+        other = compile_record(rec, natural=False)
+        if other.traffic() < program.traffic():
+            program, natural = other, False
+    return program, Tape(tuple(rec.asked), tuple(program.tape), natural is not False)
+
+
 @lru_cache(maxsize=256)
 def _compiled(recipe: Recipe) -> Plan:
-    with precision():
-        rec = recipe.record()
-        program = compile_record(rec)
-        if any(k == NOISE for k in rec.kinds):  # a row may hold its draw or leave it to be drawn again: take the cheaper
-            program = min((program, compile_record(rec, natural=False)), key=Program.traffic)
+    program, tape = _compile(recipe)
     solver = recipe.solver
     order = solver.order if isinstance(solver.order, int) else 1
-    empty = Plan(solver.describe(), repr(recipe.process), recipe.predicts, order, _frozen(np.array(recipe.times)), (), (), 0, recipe.hooks, recipe)
+    empty = Plan(solver.describe(), repr(recipe.process), recipe.predicts, order, _frozen(np.array(recipe.times)), (), (), 0, recipe.hooks, recipe, tape)
     made = _assemble(program, empty)
     for i, s in enumerate(made.stages):
         if not np.isfinite(s.coeffs).all():
@@ -326,7 +412,7 @@ def _compiled(recipe: Recipe) -> Plan:
     return made
 
 
-def _assemble(program: Program, empty: Plan) -> Plan:
+def _assemble(program: Program, empty: Plan, number: Callable[[Any], Any] | None = None) -> Plan:
     """Give the program's tensors their registers: a register is taken again when its tensor has been read for the last time."""
     stages, never = program.stages, 2 * len(program.stages) + 2
     last: dict[int, int] = {program.input: never}  # tensor -> tick of its last use; stage k's launch is tick 2k, its call 2k + 1
@@ -372,13 +458,13 @@ def _assemble(program: Program, empty: Plan) -> Plan:
         # one launch reads each element before it writes it, so a row may take the place of an input read for the last time
         fits = len(s.rows) <= OUTPUTS and len(inputs) <= INPUTS and len(draws) <= DRAWS
         outs = tuple(take(t, "emit" if t in emitted else "state", 2 * k + fits) for t in s.rows)
-        exact = tuple(tuple(_decimal(row.get(a, 0)) for a in (*inputs, *draws)) for row in s.rows.values())
+        exact = tuple(tuple((number or _decimal)(row.get(a, 0)) for a in (*inputs, *draws)) for row in s.rows.values())
         call = None
         if s.call is not None:
             c: Call = s.call
             args = tuple(register[t] for t in s.args)
             results = tuple(take(t, "raw", 2 * k + 1) for t in s.outs)
-            call = PlanCall(c.kind, float(c.node.t), c.step, args, results, tuple(c.branches), c.hook)
+            call = PlanCall(c.kind, plain(c.node.t), c.step, args, results, tuple(c.branches), c.hook)
         drop = tuple(r for r, kind in enumerate(kinds) if kind == "raw" and last.get(owner[r], -1) in (2 * k, 2 * k - 1))
         emits = tuple((name, step, register[t]) for (name, step), t in s.emits.items())
         carried = tuple(register[t] for t in s.carried)

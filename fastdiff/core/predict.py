@@ -1,7 +1,8 @@
 """What a network predicts, and how one prediction is had from another.
 
-Every prediction is a combination  a x0 + b eps  of the data and the noise in  x = alpha x0 + sigma eps.  So the wanted one
-is  p x + q raw  with (p, q) from a 2 x 2 system, for every pair of kinds; the compiler folds it into the solver's step.
+Every prediction is a combination  a x0 + b eps  of the data and the noise in  x = alpha x0 + sigma eps.  So
+the wanted one is  p x + q raw  with (p, q) from a 2 x 2 system, for every pair of kinds; the compiler folds
+it into the solver's step.
 
     noise     eps
     data      x0
@@ -9,7 +10,7 @@ is  p x + q raw  with (p, q) from a 2 x 2 system, for every pair of kinds; the c
     flow      alpha' x0 + sigma' eps                   dx/dt along the path, increasing t
     score     -eps / sigma
     edm       F in x0 = c_skip x/alpha + c_out F       Karras et al. 2022, arXiv:2206.00364, table 1
-    slope     d(x/c) / d(sigma/c), c of Node.scale     what Euler and Heun integrate: eps, or eps - x0 on straight paths
+    slope     d(x/c) / d(sigma/c), c of Node.scale     what Euler integrates: eps, or eps - x0 if straight
 """
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ _rows: dict[str, Callable[[Node], tuple[Number, Number]]] = {
     "edm": _edm,
     "slope": lambda n: (-1, 1) if n.process.straight == "sum" else (0, 1),
 }
-PREDICTIONS = ("noise", "data", "velocity", "flow", "score")  # what a user may name; "edm" comes by precondition="edm"
+PREDICTIONS = ("noise", "data", "velocity", "flow", "score")  # a user's; "edm" comes by precondition="edm"
 
 
 def check_prediction(kind: str) -> str:
@@ -60,7 +61,8 @@ def convert(raw: str, wanted: str, node: Node) -> tuple[Number, Number]:
     det = node.alpha * b - node.sigma * a
     if has_zero(det):
         raise ValueError(f"a {raw} prediction cannot be turned into {wanted} at t={plain(node.t):g} "
-                         f"(alpha={plain(node.alpha):g}, sigma={plain(node.sigma):g}); start or end elsewhere, or use another prediction")
+                         f"(alpha={plain(node.alpha):g}, sigma={plain(node.sigma):g}); "
+                         f"start or end elsewhere, or use another prediction")
     return (c * b - d * a) / det, (node.alpha * d - node.sigma * c) / det
 
 

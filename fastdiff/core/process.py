@@ -1,10 +1,11 @@
 """Process: x_t = alpha(t) x_0 + sigma(t) eps, eps ~ N(0, I); the data stand at small t, the noise at t_max.
 
-A process file holds formulas only. They run over floats, numpy arrays, Reals (60 digits) and torch tensors alike, by
-taking their elementary functions from `fastdiff.core.math`.
+A process file holds formulas only. They run over floats, numpy arrays, Reals (60 digits) and torch tensors
+alike, by taking their elementary functions from `fastdiff.core.math`.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,16 +21,18 @@ processes: Registry[Process] = Registry("process", "fastdiff.processes")
 
 
 class Process:
-    """Base of every process. A subclass gives `alpha`, `sigma`, their derivatives `dalpha`, `dsigma`, and `_time_of`.
+    """Base of every process. A subclass gives `alpha`, `sigma`, their derivatives `dalpha`, `dsigma`, and
+    `_time_of`.
 
         lam(t) = log(alpha / sigma)          f = d log alpha / dt          g^2 = d sigma^2 / dt - 2 f sigma^2
 
-    `t_max` is the noisy end, `t_min` the last time worth evaluating, `t_zero` the time at which sigma is exactly 0.
+    `t_max` is the noisy end, `t_min` the last time worth evaluating, `t_zero` the time at which sigma is
+    exactly 0.
     """
 
     key: ClassVar[str]
     kind: ClassVar[str] = "gaussian"
-    straight: ClassVar[str] = "alpha"  # the scale c in which x/c moves straight in sigma/c: "alpha", or "sum" = alpha + sigma
+    straight: ClassVar[str] = "alpha"  # the c in which x/c moves straight in sigma/c; "sum" is alpha + sigma
     default_grid: ClassVar[str] = "logsnr"
     train_steps: ClassVar[int | None] = None  # how many noise levels a discrete process was made of
     t_zero: ClassVar[float] = 0.0
@@ -74,19 +77,22 @@ class Process:
     def time_of(self, lam: Number) -> Number:
         """The time at which log(alpha / sigma) = lam."""
         if isinstance(lam, Real):
-            return self._polish(Real(float(self._time_of(float(lam)))), lam, 2)  # 16 digits, then 32, then 60
-        if hasattr(lam, "detach"):  # a torch tensor: the root, then one Newton step that carries its derivative
+            return self._polish(float(self._time_of(float(lam))), lam)
+        if hasattr(lam, "detach"):  # a tensor: the root, then one Newton step that carries its derivative
             root = lam.new_tensor(np.asarray(self._time_of(lam.detach().cpu().double().numpy())))
-            return self._polish(root, lam, 1) if lam.requires_grad else root
+            return root + (lam - self.lam(root)) / self.dlam(root) if lam.requires_grad else root
         if isinstance(lam, (list, tuple, np.ndarray)):
             return np.asarray(self._time_of(np.asarray(lam, dtype=np.float64)))
         return float(self._time_of(float(lam)))
 
-    def _polish(self, t: Number, lam: Number, steps: int) -> Number:
-        if isinstance(t, Real) and not (t.v.is_finite() and lam.v.is_finite()):
-            return t
-        for _ in range(steps):
-            t = t + (lam - self.lam(t)) / self.dlam(t)
+    def _polish(self, root: float, lam: Real) -> Real:
+        """Newton's steps from 16 digits to 60: two of them, a few more beside a singular end."""
+        t = Real(root)
+        for _ in range(6 if math.isfinite(root) and lam.v.is_finite() else 0):
+            step = (lam - self.lam(t)) / self.dlam(t)
+            t = t + step
+            if not abs(step) > abs(t) * 1e-31:
+                break
         return t
 
     def prior_std(self, t: float) -> float:
@@ -104,7 +110,8 @@ class Process:
     _perturb: ClassVar[Callable[..., Any] | None] = None
 
     def perturb(self, x0: Any, t: Any, *, seeds: Any = None) -> Any:
-        """(x_t, noise) with x_t = alpha(t) x0 + sigma(t) noise, one t per sample or one for all; noise from stream 2."""
+        """(x_t, noise) with x_t = alpha(t) x0 + sigma(t) noise, one t per sample or one for all; noise from
+        stream 2."""
         if Process._perturb is None:
             raise RuntimeError("Process.perturb needs torch: import fastdiff")
         return Process._perturb(self, x0, t, seeds=seeds)
@@ -112,7 +119,8 @@ class Process:
 
 @dataclass(frozen=True)
 class Node:
-    """One time of a grid with what formulas need: t, alpha, sigma, lam = log(alpha/sigma), rho = sigma/alpha."""
+    """One time of a grid with what formulas need: t, alpha, sigma, lam = log(alpha/sigma), rho =
+    sigma/alpha."""
 
     process: Process
     t: Number

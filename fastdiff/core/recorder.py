@@ -6,8 +6,9 @@ is named between two calls; a *call* runs the network or a hook, its arguments a
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from .hook import Hook
@@ -75,20 +76,27 @@ class Call:
 
 @dataclass
 class Recorder:
-    """Records `p.x`, `p.model(x, node)`, `p.noise()`, `p.keep(form)`, `p.const(name)` of one run of a formula."""
+    """Records `p.x`, `p.model(x, node)`, `p.noise()`, `p.keep(form)`, `p.const(name)` of one run of a formula.
+
+    Where a value decides what is recorded (is it 0, is it 1?), the answer goes to `asked`; a recording over other numbers
+    reads these `answers` and so has the same atoms.
+    """
 
     predicts: str  # what the network gives
     hooks: Sequence[Hook] = ()
     wanted: str = "data"  # what the formula asks of p.model when it does not say
     exact: bool = True  # coefficients are 60-digit Decimals; else whatever the formula gives (torch scalars, arrays)
     emitting: bool = False
+    answers: Iterable[bool] | None = None
 
     kinds: list[int] = field(default_factory=list)
     info: list[Any] = field(default_factory=list)  # of a noise atom (step, column, segment of birth); of a constant its name
     segments: list[list[tuple[int, dict[int, Any]]]] = field(default_factory=lambda: [[]])
     emits: list[list[tuple[tuple[str, int], int]]] = field(default_factory=lambda: [[]])
     calls: list[Call] = field(default_factory=list)
+    asked: list[bool] = field(default_factory=list)
     step: int = -1
+    steps: int = 0
     column: int = 0
     data: Form | None = None  # the newest data prediction
 
@@ -96,6 +104,7 @@ class Recorder:
         self.input = self._atom(INPUT)
         self.x: Form = self._unit(self.input)
         self._consts: dict[str, int] = {}
+        self._replay: Iterator[bool] | None = None if self.answers is None else iter(self.answers)
 
     # what formulas use
 
@@ -109,9 +118,9 @@ class Recorder:
                 self.x = self._unit(arg)
             x = self._unit(arg)
         outs = self._call(Call("net", node, self.step, [arg], [], branches=tuple(weights)), len(weights))
-        raw = sum((w * f for w, f in zip(weights.values(), outs, strict=True) if not _is_zero(w)), start=0)
-        p, q = convert(self.predicts, "data", node)
-        data = self._combine(p, x, q, raw)
+        raw = sum((w * f for w, f in zip(weights.values(), outs, strict=True)), start=0)
+        self._newest = x, raw, node
+        data = self.unbent("data")
         bent = False
         for i, _ in self._active("predict", node):
             data, bent = self._call(Call("predict", node, self.step, [self._name(data), self._name(x)], [], hook=i), 1)[0], True
@@ -119,6 +128,12 @@ class Recorder:
         source, raw = ("data", self.data) if bent else (self.predicts, raw)
         p, q = convert(source, kind or self.wanted, node)
         return self.keep(self._combine(p, x, q, raw))
+
+    def unbent(self, kind: str) -> Form:
+        """The newest network output as a prediction of `kind`, as it was before any hook changed it."""
+        x, raw, node = self._newest
+        p, q = convert(self.predicts, kind, node)
+        return self._combine(p, x, q, raw)
 
     def noise(self) -> Form:
         """A fresh N(0, I). Its counter is (step, column): the columns of one step are independent streams."""
@@ -133,7 +148,7 @@ class Recorder:
         """Name a combination that is used again: a hint of what is worth carrying, and it keeps later forms short."""
         if len(form.c) == 1:
             ((a, v),) = form.c.items()
-            if self.kinds[a] < NOISE and _is_one(v):
+            if self.kinds[a] < NOISE and self._is(v, 1):
                 return form
         return self._unit(self._name(form))
 
@@ -189,7 +204,16 @@ class Recorder:
         return atom
 
     def _combine(self, p: Number, x: Form, q: Number, raw: Form) -> Form:
-        return sum((w * f for w, f in ((p, x), (q, raw)) if not _is_zero(w)), start=0)  # type: ignore[return-value]
+        return sum((w * f for w, f in ((p, x), (q, raw)) if not self._is(w, 0)), start=0)  # type: ignore[return-value]
+
+    def _is(self, v: Any, what: int) -> bool:
+        """Is the number 0, or 1? Other numbers than floats and Reals only follow the answers of those that are."""
+        if self._replay is None:
+            answer = isinstance(v, (int, float, Real, Decimal)) and v == what
+        else:
+            answer = next(self._replay)
+        self.asked.append(answer)
+        return answer
 
     def _call(self, call: Call, outs: int) -> list[Form]:
         call.outs = [self._atom(OUTPUT, (len(self.calls), i)) for i in range(outs)]
@@ -215,8 +239,7 @@ class Recorder:
                 weights = {b: w * own[0] for b, w in weights.items()}
                 weights.update({first + j: w for j, w in enumerate(own[1:])})
             first += hook.branches
-        used = {b: w for b, w in weights.items() if not _is_zero(w)}
-        return used
+        return {b: w for b, w in weights.items() if not self._is(w, 0)}
 
 
 def _map(v: Any, f: Callable[[Form], Any]) -> Any:
@@ -224,11 +247,3 @@ def _map(v: Any, f: Callable[[Form], Any]) -> Any:
     if isinstance(v, (list, tuple)):
         return type(v)(_map(i, f) for i in v)
     return f(v) if isinstance(v, Form) else v
-
-
-def _is_zero(w: Any) -> bool:
-    return isinstance(w, (int, float, Real)) and w == 0
-
-
-def _is_one(v: Any) -> bool:
-    return not hasattr(v, "detach") and not hasattr(v, "shape") and v == 1

@@ -138,7 +138,7 @@ def renoise(p: Any, s: Node, t: Node, s_noise: Number = 1) -> None:
 
 def check_choice(self: Any, name: str, allowed: Sequence[Any]) -> None:
     v = getattr(self, name)
-    if v not in allowed or isinstance(v, bool):
+    if not any(type(v) is type(a) and v == a for a in allowed):  # so that True is not 1
         raise ValueError(f"solver {self.key!r}: {name}={v!r} is not one of {', '.join(map(repr, allowed))}")
 
 

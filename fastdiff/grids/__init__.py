@@ -13,7 +13,8 @@ def __getattr__(name: str) -> type:
     """`fd.grids.Karras`: found by class name, imported when asked for."""
     if not name.startswith("_") and name in (classes := _classes()):
         return classes[name]
-    raise AttributeError(f"fastdiff.grids: {unknown('grid', name, [] if name.startswith('_') else classes)}")
+    known = [] if name.startswith("_") else classes
+    raise AttributeError(f"fastdiff.grids: {unknown('grid', name, known)}")
 
 
 def __dir__() -> list[str]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..core.grid import Grid
 from ..core.process import Process
+from ._time import fall
 
 
 @dataclass(frozen=True)
@@ -15,4 +16,4 @@ class UniformT(Grid):
     through = True
 
     def points(self, process: Process, count: int, last: float) -> np.ndarray:
-        return np.linspace(process.t_max, last, count)
+        return fall(process, count, last, np.linspace)

@@ -1,4 +1,5 @@
 """Counter-based noise: who draws (seeds), for what (streams), and from which law."""
+
 from . import streams
 from .families import normal, uniform
 from .seeds import Seeds, resolve

@@ -8,6 +8,7 @@
 
 Kernels read them as rng (B, 3) int64 on the device: seed in [0, 2^63), sample id in [0, 2^56), draw base.
 """
+
 from __future__ import annotations
 
 import operator
@@ -19,7 +20,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from ..ops._library import eager
+from ..ops._library import EAGER, route
 
 SEED_END, ID_END = 2**63, 2**56
 
@@ -47,10 +48,14 @@ def resolve(seeds: SeedsLike, batch: int, device: torch.device | str = "cpu") ->
     device = torch.device(device)
     if type(seeds) is int:
         _in_range("seeds", seeds, SEED_END)
-        if eager(()):  # the usual case: one kernel on tables kept for this batch size
+        if route(()) == EAGER:  # the usual case: one kernel on tables kept for this batch size
             numbers, unit = _tables(batch, _exact(device))
             return torch.add(numbers, unit, alpha=seeds)
-        return _table(torch.full((1,), seeds, dtype=torch.int64, device=device), torch.arange(batch, device=device), batch)
+        return _table(
+            torch.full((1,), seeds, dtype=torch.int64, device=device),
+            torch.arange(batch, device=device),
+            batch,
+        )
     if seeds is None or isinstance(seeds, torch.Generator):
         where = "cpu" if seeds is None else seeds.device
         seed = torch.randint(SEED_END - 1, (1,), generator=seeds, device=where, dtype=torch.int64).to(device)
@@ -60,7 +65,11 @@ def resolve(seeds: SeedsLike, batch: int, device: torch.device | str = "cpu") ->
     if seeds.ids is not None:
         ids = _column("ids", seeds.ids, batch, device)
     else:
-        ids = torch.zeros(1, dtype=torch.int64, device=device) if _many(seeds.seed) else torch.arange(batch, device=device)
+        ids = (
+            torch.zeros(1, dtype=torch.int64, device=device)
+            if _many(seeds.seed)
+            else torch.arange(batch, device=device)
+        )
     return _table(_column("seeds", seeds.seed, batch, device), ids, batch)
 
 
@@ -71,7 +80,11 @@ def _table(seed: Tensor, ids: Tensor, batch: int) -> Tensor:
 
 def _exact(device: torch.device) -> torch.device:
     """cuda is whichever device is current now."""
-    return torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" and device.index is None else device
+    return (
+        torch.device("cuda", torch.cuda.current_device())
+        if device.type == "cuda" and device.index is None
+        else device
+    )
 
 
 @lru_cache(maxsize=64)
@@ -90,7 +103,9 @@ def _column(name: str, x: Any, batch: int, device: torch.device) -> Tensor:
     if not _many(x):
         return torch.full((1,), operator.index(x), dtype=torch.int64, device=device)
     if len(x) != batch:
-        raise ValueError(f"{name}: got {len(x)} of them for a batch of {batch}; one for each sample is allowed")
+        raise ValueError(
+            f"{name}: got {len(x)} of them for a batch of {batch}; one for each sample is allowed"
+        )
     if isinstance(x, Tensor):
         return x.to(device, torch.int64)
     return torch.tensor([operator.index(v) for v in x], dtype=torch.int64).to(device)
@@ -112,8 +127,10 @@ def _index(name: str, x: Any) -> int:
             raise TypeError
         return operator.index(x)
     except TypeError:
-        raise TypeError(f"{name}: got {x!r} ({type(x).__name__}); an int, a sequence of ints, Seeds, a torch.Generator or None "
-                        "is allowed") from None
+        raise TypeError(
+            f"{name}: got {x!r} ({type(x).__name__}); an int, a sequence of ints, Seeds, a torch.Generator or None "
+            "is allowed"
+        ) from None
 
 
 def _check(name: str, x: Any, end: int) -> None:
@@ -122,8 +139,15 @@ def _check(name: str, x: Any, end: int) -> None:
         _in_range(name, x, end)
     elif isinstance(x, Tensor):
         if x.dim() != 1 or x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool:
-            raise TypeError(f"{name}: got a tensor {tuple(x.shape)} of {x.dtype}; one dimension of integers is allowed")
-        if eager((x,)) and x.numel() and x.device.type != "meta" and not (x.is_cuda and torch.cuda.is_current_stream_capturing()):
+            raise TypeError(
+                f"{name}: got a tensor {tuple(x.shape)} of {x.dtype}; one dimension of integers is allowed"
+            )
+        if (
+            route((x,)) == EAGER
+            and x.numel()
+            and x.device.type != "meta"
+            and not (x.is_cuda and torch.cuda.is_current_stream_capturing())
+        ):
             _in_range(name, int(x.min()), end)
             _in_range(name, int(x.max()), end)
     else:

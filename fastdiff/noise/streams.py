@@ -3,6 +3,7 @@
 The numbers are part of every saved run and never change. 32 .. 95 are the user's, 96 .. 127 belong to hooks (hook k draws from
 HOOKS + k), 130 .. 191 and 193 .. 255 are the further noise columns of solvers and of training.
 """
+
 from __future__ import annotations
 
 SOLVER = 0  # noise column 0 of every stochastic solver, churn, restarts, Langevin sweeps

@@ -1,4 +1,5 @@
 """Kernels as torch operators: `torch.ops.fastdiff.*` and, with docstrings and a choice of backend, the functions here."""
+
 from ._backends import usable as backends
 from .linear_step import linear_step, linear_step_
 from .normal import normal, uniform

@@ -9,6 +9,7 @@ All give the same bits. None means the first of cpu | cuda | triton | reference 
 asked for by name runs or raises. Every backend names its kernels alike (`linear_step_`, `fill_`) and takes them with
 the same arguments.
 """
+
 from __future__ import annotations
 
 import importlib
@@ -98,15 +99,22 @@ def choose(call: str, backend: str | None, device: str) -> str:
     return backend
 
 
-def must_be_automatic(call: str, backend: str | None, device: str) -> None:
+def must_be_automatic(call: str, backend: str | None, t: torch.Tensor) -> None:
     """Inside the dispatcher there is one kernel for a device."""
-    if backend is not None and choose(call, backend, device) != automatic(device):
-        raise ValueError(f"{call}: backend={backend!r} cannot be chosen under torch.compile, torch.func, a dispatch mode or a "
-                         f"tensor subclass: there the op runs on {automatic(device)!r}")
+    if backend is None:
+        return
+    device = t.device.type
+    if choose(call, backend, device) != automatic(device):
+        raise ValueError(
+            f"{call}: backend={backend!r} cannot be chosen under torch.compile, torch.func, a dispatch mode or a "
+            f"tensor subclass: there the op runs on {automatic(device)!r}"
+        )
 
 
 def compiled(backend: str | None, t: torch.Tensor, name: str) -> Callable[..., Any] | None:
     """The compiled kernel for plain tensors on t's device; None when the call wants or needs another backend."""
+    if not isinstance(t, torch.Tensor):
+        return None
     if t.is_cpu and (backend is None or backend == "cpu"):
         return getattr(_C, name)
     if _cuda is not None and t.is_cuda and (backend is None or backend == "cuda"):

@@ -3,6 +3,7 @@
 Each says the call, the argument, what came and what is allowed. The fake kernels run them too, so a traced call is refused
 with the words of an eager one.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -41,21 +42,24 @@ def tensor(call: str, name: str, t: Any) -> None:
         raise TypeError(f"{call}: {name} must be a torch.Tensor, got {type(t).__name__}")
     if t.layout is not torch.strided:
         say(call, name, f"has layout {t.layout}", "dense (strided) tensors only: call .to_dense()")
+    if t.is_nested:
+        say(call, name, "is a nested tensor", "samples of one shape only")
 
 
-def all_tensors(call: str, **arguments: Any) -> None:
-    """Each argument is a tensor, a list of tensors or None."""
-    for name, value in arguments.items():
-        if isinstance(value, (list, tuple)):
-            for i, t in enumerate(value):
-                tensor(call, f"{name}[{i}]", t)
-        elif value is not None or name == "A":
-            tensor(call, name, value)
+def strided(T: Sequence[Any]) -> bool:
+    """Dense tensors, and some of them not contiguous."""
+    if not all(isinstance(t, Tensor) and t.layout is torch.strided and not t.is_nested for t in T):
+        return False
+    return not all(t.is_contiguous() for t in T)
 
 
 def values(t: Tensor) -> bool:
     """The numbers in t can be looked at without a wait: a real CPU tensor, nothing traced."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._are_functorch_transforms_active()
+    ):
         return False
     return t.device.type == "cpu" and type(t) is Tensor
 
@@ -65,14 +69,20 @@ def rng_tensor(call: str, rng: Any, batch: int | None, device: torch.device | No
     if rng.dtype != torch.int64:
         say(call, "rng", f"is {rng.dtype}", "int64, made by fastdiff.noise.resolve(seeds, batch, device)")
     if rng.dim() != 2 or rng.shape[1] != 3 or (batch is not None and rng.shape[0] != batch):
-        say(call, "rng", f"has shape {tuple(rng.shape)}", f"(B, 3) = (seed, sample id, draw base) with B = {'any' if batch is None else batch}")
+        say(
+            call,
+            "rng",
+            f"has shape {tuple(rng.shape)}",
+            f"(B, 3) = (seed, sample id, draw base) with B = {'any' if batch is None else batch}",
+        )
     if device is not None and rng.device != device:
         say(call, "rng", f"is on {rng.device}", f"must be on the tensors' device {device}")
 
 
 def draw_stream(call: str, draw: Any, stream: Any, k: str = "") -> None:
-    if isinstance(draw, (bool, float)) or isinstance(stream, (bool, float)):
-        raise TypeError(f"{call}: draw and stream must be ints, got {draw!r} and {stream!r}")
+    for number in (draw, stream):
+        if isinstance(number, bool) or not hasattr(number, "__index__"):
+            raise TypeError(f"{call}: draw{k} and stream{k} must be ints, got {draw!r} and {stream!r}")
     if not 0 <= draw < 2**32:
         say(call, f"draw{k}", f"is {draw}", "0 .. 2^32 - 1")
     if not 0 <= stream <= 255:
@@ -85,7 +95,7 @@ def output_dtype(call: str, dtype: Any) -> None:
 
 
 def linear_step(
-    call: str, T: Any, A: Any, index: Any, rng: Any, draws: Any, streams: Any, dtype: Any, out: Any = None,
+    call: str, T: Any, A: Any, index: Any, rng: Any, draws: Any, streams: Any, dtype: Any, out: Any = None
 ) -> Layout:
     """All that a linear step requires of its arguments."""
     if not isinstance(T, (list, tuple)):
@@ -99,23 +109,43 @@ def linear_step(
         if t.dim() < 1:
             say(call, f"T[{i}]", "has no dimension", "the first one counts the samples")
         if t.shape[1:] != T[0].shape[1:]:
-            say(call, f"T[{i}]", f"has shape {tuple(t.shape)}", f"samples must be alike: those of T[0] have shape {tuple(T[0].shape[1:])}")
+            say(
+                call,
+                f"T[{i}]",
+                f"has shape {tuple(t.shape)}",
+                f"samples must be alike: those of T[0] have shape {tuple(T[0].shape[1:])}",
+            )
         if t.device != T[0].device:
             say(call, f"T[{i}]", f"is on {t.device}", f"T[0] is on {T[0].device}: one device for all")
     device, shape = T[0].device, tuple(T[0].shape[1:])
     batch = next((t.shape[0] for t in T if t.shape[0] != 1), 1)
     for i, t in enumerate(T):
         if t.shape[0] != 1 and t.shape[0] != batch:
-            say(call, f"T[{i}]", f"has {t.shape[0]} samples", f"{batch} like the others, or 1 (a constant for all samples)")
+            say(
+                call,
+                f"T[{i}]",
+                f"has {t.shape[0]} samples",
+                f"{batch} like the others, or 1 (a constant for all samples)",
+            )
 
     draws, streams = _ints(call, "draws", draws), _ints(call, "streams", streams)
     if len(draws) != len(streams) or len(draws) > MAX_NOISE:
-        say(call, "draws and streams", f"have lengths {len(draws)} and {len(streams)}", f"one of each for each noise column, at most {MAX_NOISE}")
+        say(
+            call,
+            "draws and streams",
+            f"have lengths {len(draws)} and {len(streams)}",
+            f"one of each for each noise column, at most {MAX_NOISE}",
+        )
     for k, (d, s) in enumerate(zip(draws, streams, strict=True)):
         draw_stream(call, d, s, f"s[{k}]")
     if len(draws) > 0:
         if rng is None:
-            say(call, "rng", "is None", f"{len(draws)} noise columns need it: fastdiff.noise.resolve(seeds, batch, device)")
+            say(
+                call,
+                "rng",
+                "is None",
+                f"{len(draws)} noise columns need it: fastdiff.noise.resolve(seeds, batch, device)",
+            )
         rng_tensor(call, rng, batch, device)
 
     if dtype is None:
@@ -134,10 +164,19 @@ def _ints(call: str, name: str, numbers: Any) -> Sequence[int]:
     return numbers
 
 
-def _coefficients(call: str, A: Any, index: Any, batch: int, elements: int, columns: int, device: torch.device, double: bool) -> int:
+def _coefficients(
+    call: str, A: Any, index: Any, batch: int, elements: int, columns: int, device: torch.device, double: bool
+) -> int:
     tensor(call, "A", A)
     if A.dtype != torch.float32 and not (A.dtype == torch.float64 and double):
-        say(call, "A", f"is {A.dtype}", "float32 or float64" if double else "float32 (float64 only where a tensor or the output is float64)")
+        say(
+            call,
+            "A",
+            f"is {A.dtype}",
+            "float32 or float64"
+            if double
+            else "float32 (float64 only where a tensor or the output is float64)",
+        )
     if A.device != device:
         say(call, "A", f"is on {A.device}", f"T is on {device}: one device for all")
     layouts = f"(n_out, {columns}), ({batch}, n_out, {columns}), or (G, n_out, {columns}) with an index"
@@ -158,15 +197,27 @@ def _coefficients(call: str, A: Any, index: Any, batch: int, elements: int, colu
     if index.device != device:
         say(call, "index", f"is on {index.device}", f"T is on {device}: one device for all")
     if index.dim() != 2 or index.shape[0] not in (1, batch) or index.shape[1] < 1:
-        say(call, "index", f"has shape {tuple(index.shape)}", f"(1 or {batch}, K) with K dividing {elements}, the elements of a sample")
+        say(
+            call,
+            "index",
+            f"has shape {tuple(index.shape)}",
+            f"(1 or {batch}, K) with K dividing {elements}, the elements of a sample",
+        )
     if elements % index.shape[1] != 0:
         say(call, "index", f"has K = {index.shape[1]}", f"K must divide {elements}, the elements of a sample")
     if values(index) and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < A.shape[0]:
-        say(call, "index", f"names groups {int(index.min())} .. {int(index.max())}", f"A has groups 0 .. {A.shape[0] - 1}")
+        say(
+            call,
+            "index",
+            f"names groups {int(index.min())} .. {int(index.max())}",
+            f"A has groups 0 .. {A.shape[0] - 1}",
+        )
     return n_out
 
 
-def _outputs(call: str, out: Any, n_out: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+def _outputs(
+    call: str, out: Any, n_out: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> None:
     if not isinstance(out, (list, tuple)):
         raise TypeError(f"{call}: out must be a list of tensors, got {type(out).__name__}")
     if len(out) != n_out:
@@ -174,7 +225,12 @@ def _outputs(call: str, out: Any, n_out: int, shape: tuple[int, ...], dtype: tor
     for j, o in enumerate(out):
         tensor(call, f"out[{j}]", o)
         if tuple(o.shape) != shape or o.dtype != dtype or o.device != device:
-            say(call, f"out[{j}]", f"is {tuple(o.shape)} {o.dtype} on {o.device}", f"{shape} {dtype} on {device}")
+            say(
+                call,
+                f"out[{j}]",
+                f"is {tuple(o.shape)} {o.dtype} on {o.device}",
+                f"{shape} {dtype} on {device}",
+            )
         if not o.is_contiguous():
             say(call, f"out[{j}]", f"has strides {o.stride()}", "contiguous")
         if any(o is p for p in out[:j]):

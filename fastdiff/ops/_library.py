@@ -10,6 +10,7 @@ The Function has a `jvp` and runs its forward below autograd with the caller's g
 every nesting of torch.func and torch.compile of all these are right. torch.library.register_autograd gives none of the
 three: its forward-mode tangents are silently None and torch.func refuses it.
 """
+
 from __future__ import annotations
 
 from collections import namedtuple
@@ -24,7 +25,6 @@ from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch.autograd import forward_ad
 
 _lib = torch.library.Library("fastdiff", "DEF")
-_PLAIN = (Tensor, torch.nn.Parameter)
 _compiling = torch.compiler.is_compiling
 _modes = torch._C._len_torch_dispatch_stack
 _functorch = torch._C._are_functorch_transforms_active
@@ -33,28 +33,26 @@ _set_single_level = torch._C._functorch.set_single_level_autograd_function_allow
 _single_level = torch._C._functorch.get_single_level_autograd_function_allowed
 
 
-
-def wants_derivative(tensors: Iterable[Tensor | None]) -> bool:
-    """A gradient or a forward-mode tangent is asked of a call on these tensors."""
-    if forward_ad._current_level >= 0:
-        return True
-    return _grad() and any(t is not None and t.requires_grad for t in tensors)
+EAGER, DERIVATIVE, DISPATCH = range(3)
 
 
-def eager(tensors: Iterable[Tensor | None]) -> bool:
-    """Nothing but the kernel is wanted: no compiler, no mode, no torch.func, no subclass, no derivative."""
-    if _compiling() or _modes() or forward_ad._current_level >= 0 or _functorch():
-        return False
+def route(tensors: Iterable[Tensor | None]) -> int:
+    """Which of the three ways a call on these tensors takes. What is no tensor goes to the checks that `run` makes."""
+    if _compiling() or _modes() or _functorch():
+        return DISPATCH
+    way = EAGER if forward_ad._current_level < 0 else DERIVATIVE
     grad = _grad()
     for t in tensors:
-        if t is not None and (type(t) not in _PLAIN or grad and t.requires_grad):
-            return False
-    return True
-
-
-def dispatched(tensors: Iterable[Tensor | None]) -> bool:
-    """The call has to pass through torch's dispatcher."""
-    return _compiling() or _modes() > 0 or _functorch() or any(t is not None and type(t) not in _PLAIN for t in tensors)
+        if type(t) is not Tensor and type(t) is not torch.nn.Parameter:
+            if t is not None:
+                return DISPATCH if isinstance(t, Tensor) else EAGER
+        elif (
+            t.is_neg()
+        ):  # a view that is negated when read: the dispatcher resolves it, an address does not show it
+            return DISPATCH
+        elif grad and t.requires_grad:
+            way = DERIVATIVE
+    return way
 
 
 @dataclass(frozen=True)
@@ -80,9 +78,16 @@ class Op:
     vmap        (size, dims, a) -> outputs, their batch dimensions; dims is like a, None where there is none
     """
 
-    def __init__(self, schema: str, *, run: Callable[..., Any], fake: Callable[..., Any],
-                 derivative: Derivative | None = None, refuse: Callable[[Any], None] | None = None,
-                 vmap: Callable[..., Any] | None = None):
+    def __init__(
+        self,
+        schema: str,
+        *,
+        run: Callable[..., Any],
+        fake: Callable[..., Any],
+        derivative: Derivative | None = None,
+        refuse: Callable[[Any], None] | None = None,
+        vmap: Callable[..., Any] | None = None,
+    ):
         self.name = schema.split("(")[0]
         self.derivative, self.refuse, self.vmap = derivative, refuse, vmap
         _lib.define(schema)
@@ -92,9 +97,11 @@ class Op:
         self.Args = namedtuple(self.name, [a.name for a in arguments])  # type: ignore[misc]
         self._defaults = tuple(a.default_value for a in arguments)
         self._positional = sum(not a.kwarg_only for a in arguments)
-        self._keywords = self.Args._fields[self._positional:]
+        self._keywords = self.Args._fields[self._positional :]
         # (position, is a list) of the arguments that hold tensors
-        self._tensors = [(k, "List" in str(a.type)) for k, a in enumerate(arguments) if "Tensor" in str(a.type)]
+        self._tensors = [
+            (k, "List" in str(a.type)) for k, a in enumerate(arguments) if "Tensor" in str(a.type)
+        ]
         # any device and layout reaches `run`, which says what it does not take
         _lib.impl(self.name, run, "CompositeExplicitAutograd")
         torch.library.register_fake(qualified, fake, lib=_lib)
@@ -116,23 +123,28 @@ class Op:
         """`run(*args)` as a node of the autograd graph."""
         a = self.Args(*args)
         leaves, counts = self.flatten(a)
-        call = _Call(self, run, self.unflatten(a, [None] * len(leaves), counts), counts)
+        call = _Call(self, run, a, counts)
+        # past Function.apply, which walks torch.func's stack itself: that needs setup_context, is not traceable inside the
+        # dispatcher, and looks through all arguments each time
+        apply = super(torch.autograd.Function, _Function).apply
         if not _functorch():
-            return _Function.apply(call, *leaves)
-        # As a C++ autograd kernel does: serve the top level of torch.func's stack and let the dispatcher go down.
-        # Function.apply would walk the levels itself, which needs setup_context and is not traceable inside the dispatcher.
+            return apply(call, *leaves)
+        # as a C++ autograd kernel does: serve the top level of the stack and let the dispatcher go down
         call.modes = _grad(), torch._C._is_fwd_grad_enabled()
         before = _single_level()
         _set_single_level(True)
         try:
-            return super(torch.autograd.Function, _Function).apply(call, *leaves)
+            return apply(call, *leaves)
         finally:
             _set_single_level(before)
 
     def _autograd(self, *args: Any, **keywords: Any) -> Any:
         """The kernel at the key "Autograd"."""
         a = self._bind(args, keywords)
-        if not wants_derivative(self.flatten(a)[0]):
+        tensors = self.flatten(a)[0]
+        if forward_ad._current_level < 0 and not (
+            _grad() and any(t is not None and t.requires_grad for t in tensors)
+        ):
             return self.below_autograd(*a)
         if self.refuse is not None:
             return self.refuse(a)
@@ -140,6 +152,7 @@ class Op:
 
     def _batched(self, *args: Any, **keywords: Any) -> Any:
         """The kernel at the key "FuncTorchBatched": torch.library.register_vmap, which refuses keyword-only tensors."""
+
         def rule(info: Any, dims: Any, *args: Any) -> Any:
             return self.vmap(info.batch_size, self.Args(*dims), self.Args(*args))  # type: ignore[misc]
 
@@ -148,7 +161,7 @@ class Op:
 
     def _bind(self, args: Sequence[Any], keywords: dict[str, Any]) -> Any:
         """torch leaves out the arguments that have their default value."""
-        return self.Args(*args, *self._defaults[len(args):])._replace(**keywords)
+        return self.Args(*args, *self._defaults[len(args) :])._replace(**keywords)
 
     # ---- arguments with lists of tensors <-> the flat row of tensors that autograd.Function takes
 
@@ -164,13 +177,13 @@ class Op:
     def unflatten(self, a: Any, leaves: Sequence[Any], counts: Sequence[int]) -> Any:
         args, at = list(a), 0
         for (k, many), n in zip(self._tensors, counts, strict=True):
-            args[k] = list(leaves[at:at + n]) if many else leaves[at]
+            args[k] = list(leaves[at : at + n]) if many else leaves[at]
             at += n
         return self.Args(*args)
 
 
 class _Call:
-    """A call without its tensors."""
+    """A call: with its tensors in `args` until the forward pass has taken them, then without."""
 
     __slots__ = ("op", "run", "args", "counts", "modes", "notes")
 
@@ -188,8 +201,10 @@ class _Function(torch.autograd.Function):
     def forward(ctx: Any, call: _Call, *leaves: Any) -> Any:
         ctx.set_materialize_grads(False)
         ctx.call = call
-        a = call.fill(leaves)
-        kept, call.notes = call.op.derivative.keep(a, call.fill(ctx.needs_input_grad[1:]))  # type: ignore[union-attr]
+        a = call.args
+        wanted = call.fill(ctx.needs_input_grad[1:])
+        kept, call.notes = call.op.derivative.keep(a, wanted)  # type: ignore[union-attr]
+        call.args = wanted  # the graph holds no tensor but the saved ones
         ctx.save_for_backward(*call.op.flatten(kept)[0])
         if forward_ad._current_level >= 0:
             ctx.save_for_forward(*leaves)
@@ -203,7 +218,8 @@ class _Function(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         call = ctx.call
         found = call.op.derivative.backward(
-            call.fill(ctx.saved_tensors), call.notes, call.fill(ctx.needs_input_grad[1:]), grads)
+            call.fill(ctx.saved_tensors), call.notes, call.fill(ctx.needs_input_grad[1:]), grads
+        )
         every = call.op.Args(*[None] * len(call.args))._replace(**found)
         leaves: list[Any] = []
         for (k, many), n in zip(call.op._tensors, call.counts, strict=True):

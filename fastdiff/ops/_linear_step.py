@@ -6,9 +6,10 @@
 
 Each is written with differentiable calls, so double backward, mixed modes and their nestings follow.
 """
+
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,26 +18,28 @@ from torch import Tensor
 from . import _checks
 from .normal import normal
 
-
-def _step(*args: Any, **options: Any) -> tuple[Tensor, ...]:
-    from .linear_step import linear_step  # the rules are part of its definition
-
-    return linear_step(*args, **options)
+Step = Callable[
+    ..., tuple[Tensor, ...]
+]  # linear_step itself, handed in: the rules are part of its definition
 
 
 def _arithmetic(a: Any) -> torch.dtype:
     return torch.float64 if torch.float64 in (a.dtype, *(t.dtype for t in a.T)) else torch.float32
 
 
-def _in(wide: torch.dtype, T: Sequence[Tensor], A: Tensor, dtype: torch.dtype, **options: Any) -> list[Tensor]:
+def _in(
+    step: Step, wide: torch.dtype, T: Sequence[Tensor], A: Tensor, dtype: torch.dtype, **options: Any
+) -> list[Tensor]:
     """A step in the arithmetic of the forward one, whatever dtypes these tensors have."""
     if wide == torch.float64:
-        return [y.to(dtype) for y in _step(T, A.double(), dtype=wide, **options)]
-    return list(_step(T, A, dtype=dtype, **options))
+        return [y.to(dtype) for y in step(T, A.double(), dtype=wide, **options)]
+    return list(step(T, A, dtype=dtype, **options))
 
 
 def _take(t: Tensor, which: Sequence[int], dim: int) -> Tensor:
     """t at some places of a dimension; a list as an index would be copied to the device, which waits for it."""
+    if len(which) == t.shape[dim]:
+        return t
     if which[-1] - which[0] == len(which) - 1:
         return t.narrow(dim, which[0], len(which))
     return torch.stack([t.select(dim, k) for k in which], dim)
@@ -50,7 +53,7 @@ def keep(a: Any, wanted: Any) -> tuple[Any, Any]:
     return a._replace(T=T, A=A, rng=a.rng if wanted.A else None), notes
 
 
-def backward(a: Any, notes: Any, wanted: Any, grads: Sequence[Tensor | None]) -> dict[str, Any]:
+def backward(step: Step, a: Any, notes: Any, wanted: Any, grads: Sequence[Tensor | None]) -> dict[str, Any]:
     rows = [j for j, g in enumerate(grads) if g is not None]
     if not rows:
         return {}
@@ -58,13 +61,21 @@ def backward(a: Any, notes: Any, wanted: Any, grads: Sequence[Tensor | None]) ->
     g = [grads[j] for j in rows]
     found: dict[str, Any] = {}
     if any(wanted.T):
-        found["T"] = _inputs(a, kinds, wide, wanted.T, rows, g)
+        found["T"] = _inputs(step, a, kinds, wide, wanted.T, rows, g)
     if wanted.A:
         found["A"] = _table(a, shape, wide, rows, g).to(dtype)
     return found
 
 
-def _inputs(a: Any, kinds: Sequence[tuple[bool, torch.dtype]], wide: torch.dtype, wanted: Sequence[bool], rows: list[int], g: list[Tensor]) -> list[Tensor | None]:
+def _inputs(
+    step: Step,
+    a: Any,
+    kinds: Sequence[tuple[bool, torch.dtype]],
+    wide: torch.dtype,
+    wanted: Sequence[bool],
+    rows: list[int],
+    g: list[Tensor],
+) -> list[Tensor | None]:
     found: list[Tensor | None] = [None] * len(wanted)
     batch = g[0].shape[0]
     alike: dict[Any, list[int]] = {}
@@ -73,9 +84,11 @@ def _inputs(a: Any, kinds: Sequence[tuple[bool, torch.dtype]], wide: torch.dtype
             alike.setdefault((single and batch != 1, dtype), []).append(i)
     transposed = a.A.transpose(-1, -2)
     for (summed, dtype), columns in alike.items():
-        for some in (columns[k:k + _checks.MAX_OUT] for k in range(0, len(columns), _checks.MAX_OUT)):
+        for some in (columns[k : k + _checks.MAX_OUT] for k in range(0, len(columns), _checks.MAX_OUT)):
             table = _take(_take(transposed, some, -2), rows, -1).contiguous()
-            for i, y in zip(some, _in(wide, g, table, wide if summed else dtype, index=a.index), strict=True):
+            for i, y in zip(
+                some, _in(step, wide, g, table, wide if summed else dtype, index=a.index), strict=True
+            ):
                 found[i] = y.sum(0, keepdim=True, dtype=torch.float64).to(dtype) if summed else y
     return found
 
@@ -90,12 +103,17 @@ def _table(a: Any, shape: Sequence[int], wide: torch.dtype, rows: list[int], g: 
         if a.index is None:
             return p.flatten(1).sum(1, dtype=torch.float64) if p.dim() > 1 else p.double()
         parts = a.index.shape[1]
-        by_part = p.reshape(p.shape[0], parts, _checks.product(p.shape[1:]) // parts).sum(2, dtype=torch.float64)
+        by_part = p.reshape(p.shape[0], parts, _checks.product(p.shape[1:]) // parts).sum(
+            2, dtype=torch.float64
+        )
         zero = by_part.new_zeros(shape[0])
         return zero.index_put((a.index.long().expand(p.shape[0], parts),), by_part, accumulate=True)
 
     columns: list[Any] = [lambda t=t: t.to(wide) for t in a.T]
-    columns += [lambda d=d, s=s: normal(g[0].shape, a.rng, d, s, dtype=wide) for d, s in zip(a.draws, a.streams, strict=True)]
+    columns += [
+        lambda d=d, s=s: normal(g[0].shape, a.rng, d, s, dtype=wide)
+        for d, s in zip(a.draws, a.streams, strict=True)
+    ]
     entries = []
     for column in columns:  # one at a time: a noise column lives only as long as its products
         c = column()
@@ -105,7 +123,7 @@ def _table(a: Any, shape: Sequence[int], wide: torch.dtype, rows: list[int], g: 
     return torch.stack(entries, -1)
 
 
-def jvp(a: Any, tangents: Any) -> list[Tensor]:
+def jvp(step: Step, a: Any, tangents: Any) -> list[Tensor]:
     dtype, wide = a.dtype or a.T[0].dtype, _arithmetic(a)
     parts = []
     moving = [i for i, t in enumerate(tangents.T) if t is not None]
@@ -114,13 +132,17 @@ def jvp(a: Any, tangents: Any) -> list[Tensor]:
         batch = next((t.shape[0] for t in a.T if t.shape[0] != 1), 1)
         if all(t.shape[0] == 1 for t in dT):
             dT[0] = dT[0].expand(batch, *dT[0].shape[1:])
-        parts.append(_in(wide, dT, _take(a.A, moving, -1), dtype, index=a.index))
+        parts.append(_in(step, wide, dT, _take(a.A, moving, -1), dtype, index=a.index))
     if tangents.A is not None:
-        parts.append(_in(wide, a.T, tangents.A, dtype, index=a.index, rng=a.rng, draws=a.draws, streams=a.streams))
+        parts.append(
+            _in(
+                step, wide, a.T, tangents.A, dtype, index=a.index, rng=a.rng, draws=a.draws, streams=a.streams
+            )
+        )
     return [sum(p[1:], p[0]) for p in zip(*parts, strict=True)]
 
 
-def vmap(n: int, dims: Any, a: Any) -> Any:
+def vmap(step: Step, n: int, dims: Any, a: Any) -> Any:
     """n calls on B samples are one call on n B samples; what is not batched is shared, the noise included."""
     A, index, rng = a.A, a.index, a.rng
 
@@ -147,7 +169,7 @@ def vmap(n: int, dims: Any, a: Any) -> Any:
     elif dims.A is not None or A.dim() == 3:
         A = front(A, dims.A)
         A = (A if A.dim() == 4 else A[:, None]).expand(n, batch, *A.shape[-2:]).flatten(0, 1)
-    y = _step(T, A, index=index, rng=rng, draws=a.draws, streams=a.streams, dtype=a.dtype)
+    y = step(T, A, index=index, rng=rng, draws=a.draws, streams=a.streams, dtype=a.dtype)
     return [t.unflatten(0, (n, batch)) for t in y], [0] * len(y)
 
 

@@ -7,6 +7,7 @@
 Arithmetic is float32 (float64 for linear steps on float64): multiply, add and square root, each rounded to nearest, no
 fused multiply-add. Integers are uint32 carried in int64. Tensors may lie on any device.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ M32 = 0xFFFFFFFF
 
 
 # ---- words
+
 
 def philox(counter: Sequence[Tensor], key: Sequence[Tensor], rounds: int = 10) -> list[Tensor]:
     """Philox4x32: four counter words and two key words, uint32 in int64 -> four words."""
@@ -45,14 +47,17 @@ def _lanes(four: Sequence[Tensor], rng: Tensor, shape: Sequence[int], elements: 
 
 # ---- words to floats
 
+
 def _float(bits: int) -> float:
     """The float32 with this bit pattern, exactly, as a Python float."""
     return float(torch.tensor(bits - (bits >> 31 << 32), dtype=torch.int32).view(torch.float32))
 
 
 MINUS_2LN2_HI, MINUS_2LN2_LO = _float(0xBFB17200), _float(0xB63FBE8E)
-LOG = [_float(b) for b in
-       (0x3E1C6480, 0xBE82AF32, 0x3E86C11A, 0xBE916C9B, 0x3EAA3946, 0xBECCD00E, 0x3F000113, 0xBF2AAAAA)]
+LOG = [
+    _float(b)
+    for b in (0x3E1C6480, 0xBE82AF32, 0x3E86C11A, 0xBE916C9B, 0x3EAA3946, 0xBECCD00E, 0x3F000113, 0xBF2AAAAA)
+]
 SIN = [_float(b) for b in (0xBB998CC7, 0x3DA34052, 0xBF255E12, 0x3FC90FDB)]
 COS = [_float(b) for b in (0x3A6A3EA3, 0xBCAAD8A3, 0x3E81E0D7, 0xBF9DE9E6)]
 
@@ -132,6 +137,7 @@ def fill_(out: Tensor, rng: Tensor, draw: int, stream: int, family: str) -> None
 
 # ---- the linear step
 
+
 def _column(A: Tensor, index: Tensor | None, j: int, i: int, shape: Sequence[int]) -> Tensor:
     """A[.., j, i] in a shape that broadcasts over (B, *shape)."""
     a = A[..., j, i]
@@ -141,7 +147,7 @@ def _column(A: Tensor, index: Tensor | None, j: int, i: int, shape: Sequence[int
         return a.reshape(-1, *[1] * len(shape))
     a = a[index.long()]  # (B or 1, K): one coefficient for each K-th part of the sample
     parts = max(_elements(shape) // index.shape[1], 1)
-    return a.repeat_interleave(parts, 1)[:, :_elements(shape)].reshape(-1, *shape)
+    return a.repeat_interleave(parts, 1)[:, : _elements(shape)].reshape(-1, *shape)
 
 
 def round_to(y: Tensor, dtype: torch.dtype) -> Tensor:
@@ -157,8 +163,13 @@ def round_to(y: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def linear_step_(
-    T: Sequence[Tensor], A: Tensor, index: Tensor | None, rng: Tensor | None, draws: Sequence[int],
-    streams: Sequence[int], out: Sequence[Tensor],
+    T: Sequence[Tensor],
+    A: Tensor,
+    index: Tensor | None,
+    rng: Tensor | None,
+    draws: Sequence[int],
+    streams: Sequence[int],
+    out: Sequence[Tensor],
 ) -> None:
     """The kernel behind `linear_step`. A zero coefficient contributes +0 whatever its tensor holds."""
     double = any(t.dtype == torch.float64 for t in (*T, *out))

@@ -6,6 +6,7 @@ Each product and each sum is rounded (float32; float64 where a tensor or the out
 columns, no fused multiply-add; then one rounding to the output's dtype. A zero coefficient contributes +0 whatever stands behind
 it. xi_c is Philox4x32-10 keyed by (seed, sample id, draw, stream, element): the same bits in every batch, on every backend.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -16,11 +17,14 @@ import torch
 from torch import Tensor
 
 from . import _backends, _checks, _linear_step
-from ._library import Derivative, Op, dispatched, eager, wants_derivative
+from ._library import DISPATCH, EAGER, Derivative, Op, route
 
 _RESERVED = {
-    "scale": ("a tensor on the noise", None), "mask": ("a blend", None), "keep": ("the other side of a blend", None),
-    "family": ("another law of the noise", "normal"), "epilogue": ("a map of the outputs", "none"),
+    "scale": ("a tensor on the noise", None),
+    "mask": ("a blend", None),
+    "keep": ("the other side of a blend", None),
+    "family": ("another law of the noise", "normal"),
+    "epilogue": ("a map of the outputs", "none"),
 }
 _ARGUMENTS = (
     "Tensor[] T, Tensor A, Tensor? index=None, Tensor? rng=None, SymInt[] draws=[], int[] streams=[], *, "
@@ -29,9 +33,21 @@ _ARGUMENTS = (
 
 
 def linear_step(
-    T: Sequence[Tensor], A: Tensor, *, index: Tensor | None = None, rng: Tensor | None = None, draws: Sequence[int] = (),
-    streams: Sequence[int] = (), dtype: torch.dtype | None = None, out: Sequence[Tensor] | None = None, backend: str | None = None,
-    scale: Tensor | None = None, mask: Tensor | None = None, keep: Tensor | None = None, family: str = "normal", epilogue: str = "none",
+    T: Sequence[Tensor],
+    A: Tensor,
+    *,
+    index: Tensor | None = None,
+    rng: Tensor | None = None,
+    draws: Sequence[int] = (),
+    streams: Sequence[int] = (),
+    dtype: torch.dtype | None = None,
+    out: Sequence[Tensor] | None = None,
+    backend: str | None = None,
+    scale: Tensor | None = None,
+    mask: Tensor | None = None,
+    keep: Tensor | None = None,
+    family: str = "normal",
+    epilogue: str = "none",
 ) -> tuple[Tensor, ...]:
     """One fused pass: every output is a linear combination of the same tensors and of regenerated noise.
 
@@ -59,38 +75,48 @@ def linear_step(
         _refuse_reserved("linear_step", scale=scale, mask=mask, keep=keep, family=family, epilogue=epilogue)
     if not isinstance(T, (list, tuple)):
         raise TypeError(f"linear_step: T must be a list of tensors, got {type(T).__name__}")
-    tensors = (A, index, rng, *T) if out is None else (A, index, rng, *T, *out)
-    if eager(tensors):
+    way = route((A, index, rng, *T) if out is None else (A, index, rng, *T, *out))
+    if way == EAGER:
         return tuple(_run(backend, T, A, index, rng, draws, streams, dtype, out))
-    _checks.all_tensors("linear_step", T=T, A=A, index=index, rng=rng, out=out)
     if out is not None:
-        linear_step_(T, A, out, index=index, rng=rng, draws=draws, streams=streams, dtype=dtype, backend=backend)
+        linear_step_(
+            T, A, out, index=index, rng=rng, draws=draws, streams=streams, dtype=dtype, backend=backend
+        )
         return tuple(out)
     rest = (index, rng, draws, streams, dtype, None, None, None, "normal", "none")
-    if dispatched(tensors):
-        _backends.must_be_automatic("linear_step", backend, A.device.type)
+    if way == DISPATCH:
+        _backends.must_be_automatic("linear_step", backend, A)
         return tuple(_op.dispatch(list(T), A, *rest))
-    run = partial(_kernel, backend=backend)
-    return _op.differentiable(run, T, A, *rest) if wants_derivative(tensors) else tuple(run(T, A, *rest))
+    return _op.differentiable(_kernel if backend is None else partial(_kernel, backend=backend), T, A, *rest)
 
 
 def linear_step_(
-    T: Sequence[Tensor], A: Tensor, out: Sequence[Tensor], *, index: Tensor | None = None, rng: Tensor | None = None,
-    draws: Sequence[int] = (), streams: Sequence[int] = (), dtype: torch.dtype | None = None, backend: str | None = None,
+    T: Sequence[Tensor],
+    A: Tensor,
+    out: Sequence[Tensor],
+    *,
+    index: Tensor | None = None,
+    rng: Tensor | None = None,
+    draws: Sequence[int] = (),
+    streams: Sequence[int] = (),
+    dtype: torch.dtype | None = None,
+    backend: str | None = None,
 ) -> None:
     """`linear_step` into `out`, which may hold some of T. Not differentiable: raises where a derivative is asked."""
     if not isinstance(T, (list, tuple)) or not isinstance(out, (list, tuple)):
-        raise TypeError(f"linear_step_: T and out must be lists of tensors, got {type(T).__name__} and {type(out).__name__}")
-    tensors = (A, index, rng, *T, *out)
-    if not eager(tensors):
-        _checks.all_tensors("linear_step_", T=T, A=A, index=index, rng=rng, out=out)
-        if dispatched(tensors):
-            _backends.must_be_automatic("linear_step_", backend, A.device.type)
-            _op_.dispatch(list(T), A, index, rng, draws, streams, dtype, None, None, None, "normal", "none", list(out))
-            return
-        if wants_derivative(tensors):
-            _refuse_derivative()
-    _run(backend, T, A, index, rng, draws, streams, dtype, out)
+        raise TypeError(
+            f"linear_step_: T and out must be lists of tensors, got {type(T).__name__} and {type(out).__name__}"
+        )
+    way = route((A, index, rng, *T, *out))
+    if way == EAGER:
+        _run(backend, T, A, index, rng, draws, streams, dtype, out)
+    elif way == DISPATCH:
+        _backends.must_be_automatic("linear_step_", backend, A)
+        _op_.dispatch(
+            list(T), A, index, rng, draws, streams, dtype, None, None, None, "normal", "none", list(out)
+        )
+    else:
+        _refuse_derivative()
 
 
 def _refuse_reserved(call: str, **given: Any) -> None:
@@ -101,31 +127,53 @@ def _refuse_reserved(call: str, **given: Any) -> None:
 
 
 def _refuse_derivative(*_: Any) -> None:
-    raise ValueError("linear_step_: `out` cannot carry a derivative and one is asked of its arguments; "
-                     "call linear_step without out, or this under torch.no_grad()")
+    raise ValueError(
+        "linear_step_: `out` cannot carry a derivative and one is asked of its arguments; "
+        "call linear_step without out, or this under torch.no_grad()"
+    )
 
 
 def _run(
-    backend: str | None, T: Sequence[Tensor], A: Tensor, index: Tensor | None, rng: Tensor | None, draws: Sequence[int],
-    streams: Sequence[int], dtype: torch.dtype | None, out: Sequence[Tensor] | None,
+    backend: str | None,
+    T: Sequence[Tensor],
+    A: Tensor,
+    index: Tensor | None,
+    rng: Tensor | None,
+    draws: Sequence[int],
+    streams: Sequence[int],
+    dtype: torch.dtype | None,
+    out: Sequence[Tensor] | None,
 ) -> Sequence[Tensor]:
-    """The compiled kernels check everything themselves, so they are tried first; what they refuse is put into the form
-    they take (contiguous, A in the arithmetic's dtype), or refused with the words of `_checks`."""
+    """The compiled kernels check everything themselves, so they are tried first. What they refuse is put into the form they
+    take (contiguous, A in the arithmetic's dtype), or is refused with the words of `_checks`."""
     kernel = _backends.compiled(backend, A, "linear_step_")
     if kernel is not None and (out is None or dtype is None):
         try:
-            results = [torch.empty_like(T[0], dtype=dtype) for _ in range(A.shape[-2])] if out is None else out
+            if out is not None:
+                kernel(T, A, index, rng, draws, streams, out)
+                return _written(out)
+            x = T[0]
+            results = [
+                torch.empty_like(x) if dtype is None else torch.empty_like(x, dtype=dtype)
+                for _ in range(A.shape[-2])
+            ]
             kernel(T, A, index, rng, draws, streams, results)
-            return results if out is None else _written(out)
-        except (ValueError, TypeError, IndexError):
-            pass
+            return results
+        except Exception:
+            if _checks.strided(T):
+                return _run(backend, [t.contiguous() for t in T], A, index, rng, draws, streams, dtype, out)
     L = _checks.linear_step("linear_step", T, A, index, rng, draws, streams, dtype, out)
     kernel = _backends.kernel(_backends.choose("linear_step", backend, A.device.type), "linear_step_")
     if out is None:
         out = [torch.empty((L.batch, *L.shape), dtype=L.dtype, device=A.device) for _ in range(L.n_out)]
     kernel(
-        [t.contiguous() for t in T], (A.double() if L.double else A).contiguous(), None if index is None else index.contiguous(),
-        rng.contiguous() if rng is not None and len(draws) else None, draws, streams, out,
+        [t.contiguous() for t in T],
+        (A.double() if L.double else A).contiguous(),
+        None if index is None else index.contiguous(),
+        rng.contiguous() if rng is not None and len(draws) else None,
+        draws,
+        streams,
+        out,
     )
     return _written(out)
 
@@ -137,9 +185,17 @@ def _written(out: Sequence[Tensor]) -> Sequence[Tensor]:
 
 
 def _kernel(
-    T: Sequence[Tensor], A: Tensor, index: Tensor | None = None, rng: Tensor | None = None, draws: Sequence[int] = (),
-    streams: Sequence[int] = (), dtype: torch.dtype | None = None, *reserved: Any, out: Sequence[Tensor] | None = None,
-    backend: str | None = None, **options: Any,
+    T: Sequence[Tensor],
+    A: Tensor,
+    index: Tensor | None = None,
+    rng: Tensor | None = None,
+    draws: Sequence[int] = (),
+    streams: Sequence[int] = (),
+    dtype: torch.dtype | None = None,
+    *reserved: Any,
+    out: Sequence[Tensor] | None = None,
+    backend: str | None = None,
+    **options: Any,
 ) -> Sequence[Tensor]:
     if options:
         _refuse_reserved("linear_step", **options)
@@ -151,8 +207,16 @@ def _kernel_(*args: Any, **options: Any) -> None:
 
 
 def _fake(
-    T: Sequence[Tensor], A: Tensor, index: Tensor | None = None, rng: Tensor | None = None, draws: Sequence[int] = (),
-    streams: Sequence[int] = (), *, dtype: torch.dtype | None = None, out: Sequence[Tensor] | None = None, **reserved: Any,
+    T: Sequence[Tensor],
+    A: Tensor,
+    index: Tensor | None = None,
+    rng: Tensor | None = None,
+    draws: Sequence[int] = (),
+    streams: Sequence[int] = (),
+    *,
+    dtype: torch.dtype | None = None,
+    out: Sequence[Tensor] | None = None,
+    **reserved: Any,
 ) -> list[Tensor]:
     _refuse_reserved("linear_step", **reserved)
     L = _checks.linear_step("linear_step", T, A, index, rng, draws, streams, dtype, out)
@@ -164,7 +228,18 @@ def _fake_(*args: Any, **options: Any) -> None:
 
 
 _op = Op(
-    f"linear_step({_ARGUMENTS}) -> Tensor[]", run=_kernel, fake=_fake, vmap=_linear_step.vmap,
-    derivative=Derivative(_linear_step.keep, _linear_step.backward, _linear_step.jvp),
+    f"linear_step({_ARGUMENTS}) -> Tensor[]",
+    run=_kernel,
+    fake=_fake,
+    vmap=partial(_linear_step.vmap, linear_step),
+    derivative=Derivative(
+        _linear_step.keep, partial(_linear_step.backward, linear_step), partial(_linear_step.jvp, linear_step)
+    ),
 )
-_op_ = Op(f"linear_step_({_ARGUMENTS}, Tensor(a!)[] out) -> ()", run=_kernel_, fake=_fake_, refuse=_refuse_derivative, vmap=_linear_step.vmap_)
+_op_ = Op(
+    f"linear_step_({_ARGUMENTS}, Tensor(a!)[] out) -> ()",
+    run=_kernel_,
+    fake=_fake_,
+    refuse=_refuse_derivative,
+    vmap=_linear_step.vmap_,
+)

@@ -7,6 +7,7 @@
 out (B, *): sample b takes its seed, its id and its draw base from rng[b]; element e is the row-major index inside the sample.
 float64 is the float32 value widened, float16 and bfloat16 are it rounded once.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -16,11 +17,17 @@ import torch
 from torch import Tensor
 
 from . import _backends, _checks
-from ._library import Op, dispatched, eager
+from ._library import DISPATCH, Op, route
 
 
 def normal(
-    shape: Sequence[int], rng: Tensor, draw: int = 0, stream: int = 0, *, dtype: torch.dtype = torch.float32, backend: str | None = None,
+    shape: Sequence[int],
+    rng: Tensor,
+    draw: int = 0,
+    stream: int = 0,
+    *,
+    dtype: torch.dtype = torch.float32,
+    backend: str | None = None,
 ) -> Tensor:
     """Standard normals of `shape` = (B, *) on rng's device.
 
@@ -30,7 +37,13 @@ def normal(
 
 
 def uniform(
-    shape: Sequence[int], rng: Tensor, draw: int = 0, stream: int = 0, *, dtype: torch.dtype = torch.float32, backend: str | None = None,
+    shape: Sequence[int],
+    rng: Tensor,
+    draw: int = 0,
+    stream: int = 0,
+    *,
+    dtype: torch.dtype = torch.float32,
+    backend: str | None = None,
 ) -> Tensor:
     """Uniforms in (0, 1) of `shape` = (B, *) on rng's device; arguments as for `normal`.
 
@@ -39,19 +52,26 @@ def uniform(
     return _fill("uniform", shape, rng, draw, stream, dtype, backend)
 
 
-def _fill(family: str, shape: Any, rng: Any, draw: int, stream: int, dtype: torch.dtype, backend: str | None) -> Tensor:
+def _fill(
+    family: str, shape: Any, rng: Any, draw: int, stream: int, dtype: torch.dtype, backend: str | None
+) -> Tensor:
     if not isinstance(shape, (list, tuple)):
         raise TypeError(f"{family}: shape must be a list of ints, got {type(shape).__name__}")
-    _checks.all_tensors(family, rng=rng)
-    if eager((rng,)):
-        return _run(family, backend, shape, rng, draw, stream, dtype)
-    if dispatched((rng,)):
-        _backends.must_be_automatic(family, backend, rng.device.type)
+    if route((rng,)) == DISPATCH:
+        _backends.must_be_automatic(family, backend, rng)
         return _ops[family].dispatch(list(shape), rng, draw, stream, dtype)
     return _run(family, backend, shape, rng, draw, stream, dtype)
 
 
-def _run(family: str, backend: str | None, shape: Sequence[int], rng: Tensor, draw: int, stream: int, dtype: torch.dtype) -> Tensor:
+def _run(
+    family: str,
+    backend: str | None,
+    shape: Sequence[int],
+    rng: Tensor,
+    draw: int,
+    stream: int,
+    dtype: torch.dtype,
+) -> Tensor:
     _checks.fill(family, shape, rng, draw, stream, dtype)
     out = torch.empty(shape, dtype=dtype, device=rng.device)
     kernel = _backends.kernel(_backends.choose(family, backend, rng.device.type), "fill_")

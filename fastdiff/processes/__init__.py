@@ -1,9 +1,10 @@
-"""Processes: formulas of alpha(t), sigma(t) and their inverses. One file, one process; registered by being here."""
+"""Processes: formulas of alpha(t), sigma(t) and their inverses. One file, one process; registered by being
+here."""
 from ..core.errors import unknown
 from ..core.process import processes as registry
 
-registry.aliases.update({"vp-discrete": "discrete-vp", "flow": "flow-matching", "rectified-flow": "flow-matching",
-                         "cond-ot": "flow-matching"})
+registry.aliases.update({"vp-discrete": "discrete-vp"})
+registry.aliases.update(dict.fromkeys(["flow", "rectified-flow", "cond-ot"], "flow-matching"))
 names = registry.names
 
 
@@ -15,7 +16,8 @@ def __getattr__(name: str) -> type:
     """`fd.processes.VP`: found by class name, imported when asked for."""
     if not name.startswith("_") and name in (classes := _classes()):
         return classes[name]
-    raise AttributeError(f"fastdiff.processes: {unknown('process', name, [] if name.startswith('_') else classes)}")
+    known = [] if name.startswith("_") else classes
+    raise AttributeError(f"fastdiff.processes: {unknown('process', name, known)}")
 
 
 def __dir__() -> list[str]:

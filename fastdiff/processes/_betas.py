@@ -44,10 +44,11 @@ def row(what: str, values: Any) -> np.ndarray:
 
 
 def kept_steps(steps: int, sections: int | str | Sequence[int]) -> np.ndarray:
-    """Indices a respaced process keeps: K steps, "ddimK", or one count per equal section ("10,15,20" or a list).
+    """Indices a respaced process keeps: K steps, "ddimK", or one count per equal section ("10,15,20" or a
+    list).
 
-    In a section the first and the last index are kept and the others lie between them at equal, rounded strides. "ddimK"
-    takes the integer stride that gives exactly K.
+    In a section the first and the last index are kept and the others lie between them at equal, rounded
+    strides. "ddimK" takes the integer stride that gives exactly K.
     """
     if isinstance(sections, str):
         if sections.startswith("ddim"):

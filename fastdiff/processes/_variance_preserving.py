@@ -9,7 +9,8 @@ from ..core.process import Process
 
 
 class VariancePreserving(Process):
-    """A subclass gives alpha, sigma, dalpha and _time_of. sigma comes in a form that does not cancel near alpha = 1."""
+    """A subclass gives alpha, sigma, dalpha and _time_of. sigma comes in a form that does not cancel near
+    alpha = 1."""
 
     def dsigma(self, t: Number) -> Number:
         return divide(-self.alpha(t) * self.dalpha(t), self.sigma(t))

@@ -1,10 +1,11 @@
-"""The discrete process of DDPM made continuous: abar_n = prod (1 - beta_n) stands at t_n = (n + 1) / N, n = 0 .. N - 1.
+"""The discrete process of DDPM made continuous: abar_n = prod (1 - beta_n) stands at t_n = (n + 1) / N, n =
+0 .. N - 1.
 
     alpha(t_n)^2 = abar_n          sigma^2 = 1 - alpha^2          alpha(0) = 1
 
-Between the knots log alpha is linear in t ("log_alpha"; DPM-Solver), or log(sigma / alpha) is ("log_rho"; k-diffusion).
-Two segments are always the same: from t = 0 to the first knot log alpha is linear (log rho would start at -inf), and
-towards a last abar of exactly 0 (zero terminal SNR) alpha itself is.
+Between the knots log alpha is linear in t ("log_alpha"; DPM-Solver), or log(sigma / alpha) is ("log_rho";
+k-diffusion). Two segments are always the same: from t = 0 to the first knot log alpha is linear (log rho
+would start at -inf), and towards a last abar of exactly 0 (zero terminal SNR) alpha itself is.
 Source: Ho et al. 2020, arXiv:2006.11239; clock: Lu et al. 2022, arXiv:2206.00927.
 """
 from __future__ import annotations
@@ -28,8 +29,9 @@ LOG_ALPHA, LOG_RHO, ALPHA = 0, 1, 2  # what is linear on a segment
 
 @dataclass(frozen=True, repr=False)
 class DiscreteVP(VariancePreserving):
-    """Give `alphas_cumprod`, or `betas` (a row, or "linear", "scaled-linear", "cosine": 1000 steps), which are turned
-    into it; neither means betas="linear". `indices` are the step numbers the network knows, of a respaced process."""
+    """Give `alphas_cumprod`, or `betas` (a row, or "linear", "scaled-linear", "cosine": 1000 steps), which
+    are turned into it; neither means betas="linear". `indices` are the step numbers the network knows, of a
+    respaced process."""
 
     key = "discrete-vp"
     default_grid = "trailing"
@@ -45,9 +47,11 @@ class DiscreteVP(VariancePreserving):
             raise ValueError("DiscreteVP: give alphas_cumprod or betas, not both")
         if self.interpolate not in INTERPOLATIONS:
             raise unknown("interpolation", self.interpolate, INTERPOLATIONS)
-        abar = self._from_betas() if self.alphas_cumprod is None else _betas.row("alphas_cumprod", self.alphas_cumprod)
+        given = self.alphas_cumprod
+        abar = self._from_betas() if given is None else _betas.row("alphas_cumprod", given)
         if not (0 <= abar[-1] and abar[0] < 1 and (np.diff(abar) < 0).all()):
-            raise ValueError(f"DiscreteVP: alphas_cumprod must fall strictly within [0, 1), got {abar[0]:g} .. {abar[-1]:g}")
+            raise ValueError("DiscreteVP: alphas_cumprod must fall strictly within [0, 1), "
+                             f"got {abar[0]:g} .. {abar[-1]:g}")
         object.__setattr__(self, "alphas_cumprod", tuple(abar.tolist()))
         object.__setattr__(self, "betas", None)
         if self.indices is not None:
@@ -68,12 +72,14 @@ class DiscreteVP(VariancePreserving):
             return np.exp(np.cumsum(np.log1p(-betas)))
 
     @classmethod
-    def linear(cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> DiscreteVP:
+    def linear(cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 2e-2) -> DiscreteVP:
         """DDPM's betas."""
         return cls(betas=_betas.linear(steps, beta_start, beta_end))
 
     @classmethod
-    def scaled_linear(cls, steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> DiscreteVP:
+    def scaled_linear(
+        cls, steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012
+    ) -> DiscreteVP:
         """Stable Diffusion's betas: their roots are evenly spaced."""
         return cls(betas=_betas.scaled_linear(steps, beta_start, beta_end))
 
@@ -88,8 +94,8 @@ class DiscreteVP(VariancePreserving):
         The network still receives the original step numbers, which `model_index` gives.
         """
         kept = _betas.kept_steps(self.train_steps, sections)
-        known = self.indices or range(self.train_steps)
-        return DiscreteVP([self.alphas_cumprod[n] for n in kept], None, self.interpolate, [known[n] for n in kept])
+        abar, known = self.alphas_cumprod, self.indices or range(self.train_steps)
+        return DiscreteVP([abar[n] for n in kept], None, self.interpolate, [known[n] for n in kept])
 
     @property
     def train_steps(self) -> int:  # type: ignore[override]
@@ -101,7 +107,7 @@ class DiscreteVP(VariancePreserving):
 
     @cached_property
     def _table(self) -> SimpleNamespace:
-        """Per segment (t_{j-1}, t_j]: what is linear there, its slope, and the anchor (t, value) it is measured from."""
+        """Per segment (t_j, t_{j+1}]: what is linear there, its slope, and the point it is measured from."""
         abar, N = np.array(self.alphas_cumprod), self.train_steps
         t = np.arange(N + 1) / N
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -124,7 +130,9 @@ class DiscreteVP(VariancePreserving):
 
     def _take(self, name: str, j: Any, t: Number) -> Number:
         values = getattr(self._table, name)[j]
-        return t.new_tensor(values) if hasattr(t, "new_tensor") else values if np.ndim(values) else float(values)
+        if hasattr(t, "new_tensor"):
+            return t.new_tensor(values)
+        return values if np.ndim(values) else float(values)
 
     def _by_kind(self, j: Any, *formulas: Callable[[], Number]) -> Number:
         kind = self._table.kind[j]
@@ -134,7 +142,10 @@ class DiscreteVP(VariancePreserving):
         y = formulas[kinds[0]]()
         for k in kinds[1:]:
             other = formulas[k]()
-            y = np.where(kind == k, other, y) if isinstance(y, np.ndarray) else other.where(other.new_tensor(kind) == k, y)
+            if isinstance(y, np.ndarray):
+                y = np.where(kind == k, other, y)
+            else:
+                y = other.where(other.new_tensor(kind) == k, y)
         return y
 
     def log_alpha(self, t: Number) -> Number:
@@ -146,7 +157,7 @@ class DiscreteVP(VariancePreserving):
         return exp(self.log_alpha(t))
 
     def sigma(self, t: Number) -> Number:
-        return sqrt(-expm1(2 * self.log_alpha(t)))
+        return sqrt(0 - expm1(2 * self.log_alpha(t)))
 
     def lam(self, t: Number) -> Number:
         return self.log_alpha(t) - log(self.sigma(t))
@@ -154,7 +165,8 @@ class DiscreteVP(VariancePreserving):
     def dalpha(self, t: Number) -> Number:
         j = self._segment(t)
         slope = self._take("slope", j, t)
-        return self._by_kind(j, lambda: self.alpha(t) * slope, lambda: -self.alpha(t) * self.sigma(t) ** 2 * slope,
+        return self._by_kind(j, lambda: self.alpha(t) * slope,
+                             lambda: -self.alpha(t) * self.sigma(t) ** 2 * slope,
                              lambda: full_like(t, 1.0) * slope)
 
     def _time_of(self, lam: Any) -> Any:

@@ -28,7 +28,8 @@ class EDM(Process):
 
     def __post_init__(self) -> None:
         check_numbers(self, "sigma_min", "sigma_max", "sigma_data")
-        require(self, 0 < self.sigma_min < self.sigma_max, "0 < sigma_min < sigma_max", "sigma_min", "sigma_max")
+        fits = 0 < self.sigma_min < self.sigma_max
+        require(self, fits, "0 < sigma_min < sigma_max", "sigma_min", "sigma_max")
         require(self, self.sigma_data > 0, "sigma_data > 0", "sigma_data")
 
     @property
@@ -55,4 +56,4 @@ class EDM(Process):
         return np.exp(-lam)
 
     def model_index(self, t: Any, count: int) -> Any:
-        raise ValueError('EDM has no discrete steps to index; give the network time="sigma" or time="c_noise"')
+        raise ValueError('EDM has no discrete steps; give the network time="sigma" or time="c_noise"')

@@ -1,4 +1,5 @@
-"""Variance preserving with a linear scale: alpha = 1 - t, sigma = sqrt(1 - alpha^2) = sqrt(t (2 - t)), t in [0, 1].
+"""Variance preserving with a linear scale: alpha = 1 - t, sigma = sqrt(1 - alpha^2) = sqrt(t (2 - t)), t in
+[0, 1].
 
     f = -1 / (1 - t)          g^2 = 2 / (1 - t)
 

@@ -3,7 +3,8 @@
     f = 0          g^2 = 2 sigma^2 log(sigma_max / sigma_min)          lam = -log sigma
 
 sigma reaches 0 only at t = -inf, which is this process's zero.
-Source: Song et al. 2021, arXiv:2011.13456, appendix C; its exact variance, sigma^2 - sigma_min^2, is left there too.
+Source: Song et al. 2021, arXiv:2011.13456, appendix C; its exact variance, sigma^2 - sigma_min^2, is left
+there too.
 """
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ class VE(Process):
 
     def __post_init__(self) -> None:
         check_numbers(self, "sigma_min", "sigma_max")
-        require(self, 0 < self.sigma_min < self.sigma_max, "0 < sigma_min < sigma_max", "sigma_min", "sigma_max")
+        fits = 0 < self.sigma_min < self.sigma_max
+        require(self, fits, "0 < sigma_min < sigma_max", "sigma_min", "sigma_max")
 
     def _rate(self, t: Number) -> Number:
         return log(lift(self.sigma_max, t) / self.sigma_min)

@@ -3,8 +3,9 @@
     alpha^2 = floor + (1 - floor) (S(hi) - S(u)) / (S(hi) - S(lo))          S(x) = 1 / (1 + e^{-x})
     lo = start / temperature,  hi = end / temperature,  u = lo + t (hi - lo)
 
-The paper clips alpha^2 at 1e-9 instead of adding a floor: the same value at t = 1, at most 1e-9 apart elsewhere, and a
-derivative and an inverse everywhere. Differences of logistics are products: S(x) - S(y) = S(x) S(-y) (1 - e^{y - x}).
+The paper clips alpha^2 at 1e-9 instead of adding a floor: the same value at t = 1, at most 1e-9 apart
+elsewhere, and a derivative and an inverse everywhere. Differences of logistics are products: S(x) - S(y) =
+S(x) S(-y) (1 - e^{y - x}).
 Source: Chen 2023, arXiv:2301.10972; Jabri et al. 2022, arXiv:2212.11972.
 """
 from __future__ import annotations
@@ -60,7 +61,7 @@ class VPSigmoid(VariancePreserving):
         return divide((1 - lift(self.floor, t)) * slope, 2 * self.alpha(t))
 
     def _time_of(self, lam: Any) -> Any:
-        # S(u) is known from sigma^2 below the middle and from alpha^2 above it; each gives 1 - e^{-(distance) width}
+        # from sigma^2 below the middle and from alpha^2 above it, each the accurate one there
         lo, hi, width = self._ends(0.0)
         noisy = np.exp(-np.logaddexp(0.0, 2 * lam)) / (1 - self.floor)
         clean = np.maximum(np.exp(-np.logaddexp(0.0, -2 * lam)) - self.floor, 0.0) / (1 - self.floor)

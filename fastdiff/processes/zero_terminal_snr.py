@@ -1,10 +1,11 @@
 """A variance preserving process rescaled to end in pure noise, alpha(t_max) = 0.
 
-    continuous   alpha' = (alpha - alpha_T) / (1 - alpha_T)                                   keeps alpha'(0) = 1
-    DiscreteVP   a'_n = (a_n - a_N) a_1 / (a_1 - a_N) on its table a_n = sqrt(abar_n)         keeps the first step
+    continuous   alpha' = (alpha - alpha_T) / (1 - alpha_T)                               keeps alpha'(0) = 1
+    DiscreteVP   a'_n = (a_n - a_N) a_1 / (a_1 - a_N) on its table a_n = sqrt(abar_n)     keeps the first step
 
-and sigma'^2 = 1 - alpha'^2. A noise prediction says nothing about the data at t_max: the network must predict velocity or
-data, and the sampler must visit t_max (of the discrete grids only "trailing" and "linspace" do).
+and sigma'^2 = 1 - alpha'^2. A noise prediction says nothing about the data at t_max: the network must
+predict velocity or data, and the sampler must visit t_max (of the discrete grids only "trailing" and
+"linspace" do).
 Source: Lin et al. 2024, arXiv:2305.08891, algorithm 1.
 """
 from __future__ import annotations
@@ -29,7 +30,7 @@ class _Rescaled:
         self.base = base
 
     def _end(self, t: Number) -> Number:
-        return self.base.alpha(full_like(t, self.base.t_max))  # by the kind of t, so that alpha - end is exactly 0 there
+        return self.base.alpha(full_like(t, self.base.t_max))  # in t's kind, so that alpha - end is exactly 0
 
     def alpha(self, t: Number) -> Number:
         end = self._end(t)
@@ -48,7 +49,9 @@ class _Rescaled:
         alpha, variance = np.exp(-np.logaddexp(0.0, -2 * lam) / 2), np.exp(-np.logaddexp(0.0, 2 * lam))
         old = end + (1 - end) * alpha
         rest = (1 - end) * variance / (1 + alpha)
-        return self.base._time_of(np.log(old) - np.log(rest * (1 + old)) / 2)
+        with np.errstate(divide="ignore"):
+            t = self.base._time_of(np.log(old) - np.log(rest * (1 + old)) / 2)
+        return np.where(alpha == 0, self.base.t_max, t)
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class ZeroTerminalSNR(VariancePreserving):
 
     def __post_init__(self) -> None:
         if not isinstance(self.process, VariancePreserving):
-            raise ValueError(f"ZeroTerminalSNR: needs a process with alpha^2 + sigma^2 = 1, got {self.process!r}")
+            raise ValueError(f"ZeroTerminalSNR: need alpha^2 + sigma^2 = 1, which {self.process!r} has not")
 
     @cached_property
     def _rule(self) -> Any:

@@ -5,8 +5,7 @@ looked at between the stages, the same loop runs in C++ (`_C.Program`): about ha
 """
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,16 +14,20 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..core.errors import NonFinite
+from ..core.errors import NonFinite, unknown
 from ..core.plan import DRAWS, INPUTS, OUTPUTS, Plan, PlanCall, Stage
 from ..noise.seeds import resolve
 from ..noise.streams import column_stream
+from ..ops import _backends
+from ..ops._library import eager
 from ..ops.linear_step import linear_step
+from .conditions import detached, rows, stack
 from .context import Context, run_hook
 from .denoiser import Denoiser
 from .state import State, Trajectory
 
 GRADIENTS = (None, "full", "checkpoint")
+KEPT = 16  # shapes for which a sampler keeps tables and buffers
 Callback = Callable[[int, float, Tensor, Tensor], Any]
 
 
@@ -38,8 +41,11 @@ class Sampler:
             raise TypeError(f"Sampler: plan must be a fd.Plan (see fd.plan), got {type(plan).__name__}")
         if plan.predicts != denoiser.predicts:
             raise ValueError(f"Sampler: the plan is for a {plan.predicts!r} network, the denoiser predicts {denoiser.predicts!r}")
-        if plan.process != repr(denoiser.process):
+        known = plan.process == repr(denoiser.process) if plan.recipe is None else plan.recipe.process == denoiser.process
+        if not known:
             raise ValueError(f"Sampler: the plan is for {plan.process}, the denoiser for {denoiser.process!r}")
+        if backend is not None and backend not in _backends.NAMES:
+            raise unknown("backend", backend, _backends.NAMES)
         self.denoiser, self.plan, self.backend = denoiser, plan, backend
         self._executors: dict[tuple[Any, ...], _Executor] = {}
 
@@ -72,53 +78,48 @@ class Sampler:
         return self._call(x, None, seeds, cond, cond_grad, gradient, trajectory, callback, progress, check_finite, stop)
 
     def _call(
-        self, x: Tensor | State, rng: Tensor | None, seeds: Any, cond: Mapping[str, Any] | None, cond_grad: bool, gradient: str | None,
-        trajectory: bool, callback: Callback | None, progress: bool, check_finite: bool, stop: int | None = None,
+        self, x: Tensor | State, rng: Tensor | None, seeds: Any, cond: Mapping[str, Any] | None, cond_grad: bool,
+        gradient: str | None, trajectory: bool, callback: Callback | None, progress: bool, check_finite: bool,
+        stop: int | None = None, part: tuple[int, int, int] | None = None,
     ) -> Any:
-        """__call__, with the random keys already made where rng is given."""
-        if gradient not in GRADIENTS:
-            raise ValueError(f"gradient={gradient!r}; allowed: {', '.join(map(repr, GRADIENTS))}")
-        if cond is not None and not isinstance(cond, Mapping):
-            raise TypeError(f"cond must be a dict of the network's keyword arguments, got {type(cond).__name__}")
+        """__call__, with the random keys already made where rng is given; part = (first, last, batch) of a chunk."""
         plan, start = self.plan, 0
+        check_run(plan, cond, gradient, callback)
+        looked_at = trajectory or callback is not None
         if isinstance(x, State):
-            if trajectory or callback is not None:
-                raise ValueError("a resumed run has no earlier states: trajectory and callback must be off")
-            if x.digest != plan.digest:
-                raise ValueError("this State was made by another plan")
-            start, rng, registers = x.stage, x.rng, dict(x.registers)
-            like = next(iter(registers.values()))
+            if looked_at or seeds is not None or gradient is not None:
+                raise ValueError("a State has its own seeds and no earlier steps: seeds, trajectory, callback and gradient must be left out")
+            x.check(plan)
+            start, rng, registers, like = x.stage, x.rng, dict(x.registers), x.like
         else:
             check_x(x)
             like, registers = x, {0: x.contiguous()}
         if stop is not None:
-            if isinstance(stop, bool) or not isinstance(stop, int) or not 0 < stop < plan.steps:
-                raise ValueError(f"stop must be a whole number of steps between 1 and {plan.steps - 1}, got {stop!r}")
-            if trajectory or gradient is not None:
-                raise ValueError("stop goes with neither trajectory nor gradient")
-        if trajectory or callback is not None:
+            first = x.step if isinstance(x, State) else 0
+            if isinstance(stop, bool) or not isinstance(stop, int) or not first < stop < plan.visits:
+                raise ValueError(f"stop must be a whole number of steps between {first + 1} and {plan.visits - 1}, got {stop!r}")
+            if looked_at or gradient is not None:
+                raise ValueError("stop does not go with trajectory, callback or gradient")
+        if looked_at:
             plan = plan.with_trajectory()
         executor = self._executor(plan, like)
-        if rng is None:
-            rng = resolve(seeds, like.shape[0], like.device) if executor.random or seeds is not None else None
+        if rng is None and (executor.random or seeds is not None):
+            rng = resolve(seeds, like.shape[0], like.device)
         cond = dict(cond or {})
         if gradient is not None and not cond_grad:
-            cond = {k: v.detach() if isinstance(v, Tensor) else v for k, v in cond.items()}
-        plain = not (trajectory or callback or progress or check_finite or gradient or stop or start)
+            cond = detached(cond)
+        plain = not (looked_at or progress or check_finite or gradient or stop or start)
         with nullcontext() if gradient is not None else torch.no_grad():
-            if plain and executor.fast and not torch.compiler.is_compiling():
+            if plain and executor.fast is not None and eager((like,)):
                 return executor.run_fast(registers[0], rng, cond)
-            run = _Run(executor, registers, rng, cond, gradient, callback, check_finite, progress)
-            boundary = None if stop is None else executor.boundary(stop)
-            run.go(start, boundary)
-        if boundary is not None:
-            alive = {r: t for r, t in run.registers.items() if t is not None}
-            keys = rng if rng is not None else resolve(0, like.shape[0], like.device)
-            return State(plan.digest, boundary, int(stop or 0), alive, keys)
+            run = _Run(executor, registers, rng, cond, gradient, cond_grad, callback, check_finite, progress, part)
+            if stop is not None:
+                return run.stop_at(stop)
+            run.go(start, len(plan.stages))
         out = run.registers[plan.out]
         if trajectory:
-            xs = [registers[0], *(run.states[i] for i in range(plan.visits))]
-            return Trajectory(out, plan.times, torch.stack(xs), torch.stack([run.data[i] for i in range(plan.visits)]))
+            states = torch.stack([registers[0], *(run.states[i] for i in range(plan.visits))])
+            return Trajectory(out, plan.visited, states, torch.stack([run.data[i] for i in range(plan.visits)]))
         return out
 
     def capture(self, x: Tensor, *, cond: Mapping[str, Any] | None = None) -> CapturedSampler:
@@ -126,16 +127,45 @@ class Sampler:
         check_x(x)
         if not x.is_cuda:
             raise ValueError(f"capture needs a CUDA tensor, got one on {x.device}")
-        return CapturedSampler(self._executor(self.plan, x), x, dict(cond or {}))
+        # an executor of its own: a replay writes into the buffers that it was captured with
+        return CapturedSampler(_Executor(self.denoiser, self.plan, x, self.backend), x, dict(cond or {}))
 
     def _executor(self, plan: Plan, x: Tensor) -> _Executor:
         key = (plan is self.plan, tuple(x.shape), x.dtype, x.device)
-        if key not in self._executors:
-            self._executors[key] = _Executor(self.denoiser, plan, x, self.backend)
-        return self._executors[key]
+        executor = self._executors.get(key)
+        if executor is None:
+            with torch.inference_mode(False):
+                executor = _Executor(self.denoiser, plan, x, self.backend)
+            if not torch._C._len_torch_dispatch_stack():  # under a mode its tensors are not real
+                if len(self._executors) >= KEPT:
+                    self._executors.clear()
+                self._executors[key] = executor
+        return executor
 
     def __repr__(self) -> str:
         return f"Sampler({self.denoiser!r}, {self.plan!r})"
+
+
+def check_run(plan: Plan, cond: Any, gradient: Any, callback: Any) -> None:
+    """What can be said about these arguments of a run before it."""
+    if gradient not in GRADIENTS:
+        raise ValueError(f"gradient={gradient!r}; allowed: {', '.join(map(repr, GRADIENTS))}")
+    if cond is not None and not (isinstance(cond, Mapping) and all(isinstance(k, str) for k in cond)):
+        raise TypeError(f"cond must be a dict of the network's keyword arguments, got {type(cond).__name__}")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be callable as callback(step, t, x, data), got {type(callback).__name__}")
+    wants_graph = gradient is not None or any(h.grad == "input" for h in plan.hooks)
+    if wants_graph and torch.is_inference_mode_enabled():
+        raise ValueError("torch.inference_mode records nothing, but gradient or a hook's ctx.vjp needs a graph; use torch.no_grad")
+    if gradient is None and torch.is_grad_enabled() and _under_func_grad():
+        raise ValueError("inside torch.func.grad or vjp the default gradient=None would give a derivative of 0: pass gradient='full', "
+                         "or sample under torch.no_grad()")
+
+
+def _under_func_grad() -> bool:
+    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
+        return False
+    return any(level.key() == torch._C._functorch.TransformType.Grad for level in torch._C._functorch.get_interpreter_stack() or ())
 
 
 def check_x(x: Any, name: str = "x") -> None:
@@ -155,6 +185,7 @@ class _Executor:
     """A plan made ready for one shape, dtype and device: coefficient tables, network times, buffers."""
 
     def __init__(self, denoiser: Denoiser, plan: Plan, x: Tensor, backend: str | None):
+        _backends.choose("Sampler", backend, x.device.type)
         self.denoiser, self.plan, self.backend = denoiser, plan, backend
         self.shape, self.dtype, self.device = x.shape, x.dtype, x.device
         self.random = plan.stochastic or any(c.kind != "net" for c in plan.calls)
@@ -174,10 +205,13 @@ class _Executor:
         return self.tables[dtype]
 
     def take_buffers(self) -> dict[int, Tensor]:
-        if self.buffers:
+        try:
             return self.buffers.pop()
-        return {r: torch.empty(self.shape, dtype=self.dtype, device=self.device) for r, k in enumerate(self.plan.kinds)
-                if k == "state" and r != self.plan.out}
+        except IndexError:  # asked for rather than looked for: another thread may take the last
+            pass
+        with torch.inference_mode(False):
+            return {r: torch.empty(self.shape, dtype=self.dtype, device=self.device) for r, k in enumerate(self.plan.kinds)
+                    if k == "state" and r != self.plan.out}
 
     def boundary(self, stop: int) -> int:
         """The stage with which a run goes on after `stop` steps."""
@@ -188,6 +222,9 @@ class _Executor:
 
     def _program(self) -> Any:
         from .. import _C
+
+        if not hasattr(_C, "Program"):
+            return None
 
         plan = self.plan
         for s in plan.stages:
@@ -235,24 +272,20 @@ class _Outputs:
 
     def __init__(self, denoiser: Denoiser):
         self.denoiser = denoiser
-        self.versions: weakref.WeakKeyDictionary[Tensor, int] = weakref.WeakKeyDictionary()
+        self.versions: dict[int, int] = {}  # storage of an output -> its version counter when it came
 
-    def own(self, out: Any, arg: Tensor, step: int, registers: Sequence[Tensor | None]) -> Tensor:
+    def own(self, out: Any, arg: Tensor, step: int, registers: Iterable[Tensor | None]) -> Tensor:
         """The checked output; a copy of it where it is a view of x or of a buffer, which the next stage overwrites."""
         out = self.denoiser.take(out, arg)
-        place = out.untyped_storage().data_ptr()
-        for r in registers:
-            if r is not None and r.numel() and r.untyped_storage().data_ptr() == place:
-                if r is out and self.versions.get(r) == r._version:
-                    return out  # the very tensor of an earlier call, untouched
-                if r in self.versions and self.versions[r] != r._version:
-                    raise ValueError(f"the network wrote its output of step {step} over an earlier one that is still needed; "
-                                     "let it return a new tensor (out.clone())")
-                return out.clone()
-        if not out.is_contiguous():
-            out = out.contiguous()
-        self.versions[out] = out._version
-        return out
+        place, version = out.untyped_storage().data_ptr(), 0 if out.is_inference() else out._version
+        if any(r is not None and r.untyped_storage().data_ptr() == place for r in registers) and out.numel():
+            if place not in self.versions:
+                return out.clone(memory_format=torch.contiguous_format)
+            if self.versions[place] != version:
+                raise ValueError(f"the network wrote its output of step {step} over an earlier one that is still needed; "
+                                 "let it return a new tensor (out.clone())")
+        self.versions[place] = version
+        return out.contiguous()
 
 
 class _Run:

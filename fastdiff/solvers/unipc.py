@@ -61,6 +61,8 @@ class UniPC(Multistep):
         return [] if p.step == p.steps - 1 else [*past, (t, p.model(p.x, t, self.prediction))]
 
     def last(self, p: Any, s: Node, t: Node, past: Past) -> Past:
-        m = past[-1][1] if past else p.model(p.x, s, self.prediction)
+        if not past:
+            return super().last(p, s, t, past)
+        m = past[-1][1]
         p.x = t.alpha * m if self.prediction == "data" else t.alpha / s.alpha * (p.x - s.sigma * m)
         return []

@@ -1,0 +1,55 @@
+"""Interpret: a plan run stage by stage on anything that adds and scales.
+
+As Direct is the reference of a formula, this is the reference of a plan: what executors and kernels must give, in as many
+digits as the numbers it is handed have.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .plan import Plan, PlanCall
+
+
+def interpret(
+    plan: Plan,
+    net: Callable[[Any, PlanCall, int], Any],
+    x: Any,
+    *,
+    noise: Callable[[int, int], Any] | None = None,
+    consts: dict[str, Any] | None = None,
+    hook: Callable[..., Sequence[Any]] | None = None,
+    tables: Sequence[Sequence[Sequence[Any]]] | None = None,
+    emitted: dict[tuple[str, int], Any] | None = None,
+) -> Any:
+    """The plan's result from x.
+
+    net      net(x, call, branch) -> raw prediction at call.t
+    noise    noise(step, column) -> a draw like x
+    hook     hook(call, *arguments) -> the outputs of a hook's call; None: the arguments as they are
+    tables   coefficients in place of the plan's own, e.g. of `plan.coefficients(times)`
+    emitted  receives what a plan with a trajectory gives, by (what, step)
+    """
+    memory: dict[int, Any] = {0: x}
+    for r, kind in enumerate(plan.kinds):
+        if kind.startswith("const:"):
+            memory[r] = (consts or {})[kind[6:]]
+    for k, s in enumerate(plan.stages):
+        if s.draws and noise is None:
+            raise ValueError("this plan draws noise: give noise=")
+        values = [memory[r] for r in s.inputs] + [noise(*d) for d in s.draws]  # type: ignore[misc]
+        rows = s.coeffs.tolist() if tables is None else tables[k]
+        memory.update(zip(s.outputs, [sum(a * v for a, v in zip(row, values, strict=True)) for row in rows], strict=True))
+        if emitted is not None:
+            emitted.update({(what, step): memory[r] for what, step, r in s.emits})
+        if s.call is not None:
+            args = [memory[r] for r in s.call.args]
+            outs: Sequence[Any] = args if hook is None else ()
+            if s.call.kind == "net":
+                outs = [net(args[0], s.call, b) for b in s.call.branches]
+            elif hook is not None:
+                outs = hook(s.call, *args)
+            # nothing else may be read later: that is what `carried` promises
+            memory = {r: v for r, v in memory.items() if r in s.carried or plan.kinds[r].startswith(("const", "emit"))}
+            memory.update(zip(s.call.outs, outs, strict=False))
+    return memory[plan.out]

@@ -1,0 +1,92 @@
+"""Compile the Triton twins ahead of time and read what came out: no GPU is needed.
+
+    python tools/check_triton.py [--capability 90]
+
+Each variant must have 128-bit loads and stores for its tensors, no fused multiply-add, nothing approximate and no flushing of
+subnormals: a contraction would change bits that the other backends agree on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from fastdiff.ops.triton import linear_step, normal
+from fastdiff.ops.triton._launch import OPTIONS
+
+ALIGNED = [["tt.divisibility", 16]]
+FORBIDDEN = {"fused multiply-add": r"\bfma\.", "approximation": r"\.approx", "flushed subnormals": r"\.ftz"}
+
+
+def step(
+    inputs: tuple[str, ...], out: str, n_out: int, *, noise: int = 0, layout: int = 0, wide: str = "fp32"
+) -> Any:
+    signature: dict[str, Any] = {
+        "T": tuple(f"*{d}" for d in inputs),
+        "out": (f"*{out}",) * n_out,
+        "A": f"*{wide}",
+        "index": "*i32",
+        "rng": "*i64",
+    }
+    signature |= {k: "i64" for k in ("E", "parts", "groups", "part", "index_step")}
+    signature |= {f"{k}{c}": "i32" for k in "ds" for c in range(4)}
+    constants = {
+        "N_IN": len(inputs),
+        "N_OUT": n_out,
+        "N_NOISE": noise,
+        "CONSTANT": 0,
+        "LAYOUT": layout,
+        "BLOCK": 1024,
+    }
+    aligned = [(0, i) for i in range(len(inputs))] + [(1, j) for j in range(n_out)] + [(5,)]
+    return linear_step.step_kernel, signature, constants, aligned
+
+
+def fill(out: str, is_normal: bool) -> Any:
+    signature = {"out": f"*{out}", "rng": "*i64", "E": "i64", "parts": "i64", "draw": "i32", "stream": "i32"}
+    return normal.fill_kernel, signature, {"NORMAL": is_normal, "BLOCK": 1024}, [(0,), (2,)]
+
+
+def variants() -> Iterator[tuple[str, Any]]:
+    for d in ("fp32", "bf16", "fp16"):
+        yield f"step {d} 3 -> 2", step((d,) * 3, d, 2)
+        yield f"step {d} 3 -> 2, noise", step((d,) * 3, d, 2, noise=1)
+    yield "step fp64 2 -> 1, noise", step(("fp64",) * 2, "fp64", 1, noise=1, wide="fp64")
+    yield "step fp32 + bf16 -> fp32, per sample", step(("fp32", "bf16"), "fp32", 1, layout=1)
+    yield "step fp32 2 -> 1, per group", step(("fp32",) * 2, "fp32", 1, layout=2)
+    yield "step fp32 12 -> 4, 4 noise columns", step(("fp32",) * 12, "fp32", 4, noise=4)
+    for d in ("fp32", "bf16", "fp16", "fp64"):
+        yield f"fill normal {d}", fill(d, True)
+        yield f"fill uniform {d}", fill(d, False)
+
+
+def faults(ptx: str) -> list[str]:
+    found = [what for what, pattern in FORBIDDEN.items() if re.search(pattern, ptx)]
+    loads = bool(re.search(r"ld\.global\.(v4\.b32|v2\.b64)", ptx)) or "fill_kernel" in ptx
+    stores = bool(re.search(r"st\.global\.(v4\.b32|v2\.b64)", ptx))
+    return found + ["no 128-bit load"] * (not loads) + ["no 128-bit store"] * (not stores)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--capability", type=int, default=90)
+    capability, bad = parser.parse_args().capability, 0
+    for name, (fn, signature, constants, aligned) in variants():
+        signature |= {k: "constexpr" for k in constants}
+        source = ASTSource(fn, signature, constants, {path: ALIGNED for path in aligned})
+        kernel = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=OPTIONS)
+        wrong = faults(kernel.asm["ptx"])
+        bad += bool(wrong)
+        print(f"{'wrong: ' + ', '.join(wrong) if wrong else 'ok':24}{name}")
+    return bad > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
