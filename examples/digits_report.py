@@ -24,15 +24,15 @@ def rows(numbers: dict) -> tuple[list[str], list[list[str]]]:
 def table(numbers: dict) -> None:
     """Print the table, by rich where it is installed."""
     head, body = rows(numbers)
-    title = (f"Frechet distance to {numbers['held-out digits']} held-out digits, {numbers['components']} principal components, "
-             f"{numbers['training digits']} digits each, mean of {numbers['repeats']} seeds")
-    floor = f"the training digits themselves: {numbers['training']:.3f} (1x)     pure noise: {numbers['noise']:.2f}"
+    title = f"Frechet distance to held-out digits, mean of {numbers['repeats']} seeds"
+    floor = (f"{numbers['training digits']} digits against {numbers['held-out digits']} held out, in {numbers['components']} principal components\n"
+             f"the training digits themselves: {numbers['training']:.3f} (1x)     pure noise: {numbers['noise']:.2f}")
     try:
         from rich.console import Console
         from rich.table import Table
 
         console = Console()
-        t = Table(title=title, caption=floor)
+        t = Table(title=title, caption=floor, caption_justify="left")
         for i, name in enumerate(head):
             t.add_column(name, justify="right" if i else "left")
         for row in body:

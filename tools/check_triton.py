@@ -2,8 +2,8 @@
 
     python tools/check_triton.py [--capability 90]
 
-Each variant must have 128-bit loads and stores for its tensors, no fused multiply-add, nothing approximate and no flushing of
-subnormals: a contraction would change bits that the other backends agree on.
+Each variant must have 128-bit loads and stores for its tensors, no fused multiply-add, nothing approximate,
+no flushing of subnormals: a contraction would change bits that the other backends agree on.
 """
 
 from __future__ import annotations

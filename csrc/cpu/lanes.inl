@@ -1,10 +1,16 @@
-// Loading and storing two vectors of float32 or float64 from and to every element type a tensor may have.
+// Loading and storing pairs of vectors of float32 or float64 from and to every element type a tensor may have.
 #pragma once
 #include "../core/types.h"
 #include "simd.h"
 
 namespace fd::FD_ISA {
 namespace {
+
+constexpr Lanes every_other(uint32_t first) {
+  Lanes l{};
+  for (uint32_t i = 0; i < N; ++i) l.v[i] = 2 * i + first;
+  return l;
+}
 
 // A type S in memory as pairs of arithmetic vectors V: kStep elements a pair. The order of elements inside a pair is the type's
 // own affair, as long as all pairs of a kernel agree, which is why a kernel has one type. kBound: arithmetic, not memory, is what
@@ -19,15 +25,16 @@ struct Single {
   }
 #else
   static constexpr bool kMasked = false;
-  static FD_HD V masked(uint32_t, V u, R c) { return u * c; }
 #endif
 };
 
 struct F32 : Single {
   using S = float;
+  static constexpr Dtype kType = Dtype::f32;
   static constexpr bool kBound = false;
   static constexpr int kStep = 2 * N;
   static FD_HD void get(const S* p, V& x, V& y) { x = load<V>(p), y = load<V>(p + N); }
+  static FD_HD void get_noise(const float* p, V& x, V& y) { get(p, x, y); }
   static FD_HD void put(S* p, V x, V y) { store(p, x), store(p + N, y); }
   static FD_HD void put_past(S* p, V x, V y) { stream(p, x), stream(p + N, y); }
 };
@@ -37,9 +44,14 @@ struct F64 {
   using V = D;
   using R = double;
   static constexpr bool kMasked = false;
+  static constexpr Dtype kType = Dtype::f64;
   static constexpr bool kBound = false;
   static constexpr int kStep = N;
   static FD_HD void get(const S* p, V& x, V& y) { x = load<V>(p), y = load<V>(p + N / 2); }
+  static FD_HD void get_noise(const float* p, V& x, V& y) {
+    using Half = float __attribute__((vector_size(kBytes / 2)));
+    x = __builtin_convertvector(load<Half>(p), V), y = __builtin_convertvector(load<Half>(p + N / 2), V);
+  }
   static FD_HD void put(S* p, V x, V y) { store(p, x), store(p + N / 2, y); }
   static FD_HD void put_past(S* p, V x, V y) { stream(p, x), stream(p + N / 2, y); }
 };
@@ -54,11 +66,21 @@ FD_HD U round_bf16(F x) {
 // the plain one, so no NaN has bits to lose and none needs a look.
 struct BF16 : Single {
   using S = uint16_t;
+  static constexpr Dtype kType = Dtype::bf16;
   static constexpr bool kBound = true;
   static constexpr int kStep = 2 * N;
   static FD_HD void get(const S* p, V& x, V& y) {
     const U u = load<U>(p);
     x = (F)(u << 16), y = (F)(u & 0xffff0000u);
+  }
+  static FD_HD void get_noise(const float* p, V& x, V& y) {
+#if defined(__AVX512F__)
+    static constexpr Lanes kEven = every_other(0), kOdd = every_other(1);
+    const __m512 a = _mm512_loadu_ps(p), b = _mm512_loadu_ps(p + N);
+    x = (F)_mm512_permutex2var_ps(a, (__m512i)kEven.get(), b), y = (F)_mm512_permutex2var_ps(a, (__m512i)kOdd.get(), b);
+#else
+    for (int l = 0; l < N; ++l) x[l] = p[2 * l], y[l] = p[2 * l + 1];
+#endif
   }
 #if defined(__AVX512BW__)
   // High and low halves gathered first, so that 32 elements round at once: up when low | (high & 1) > 0x8000. Against rounding
@@ -92,6 +114,7 @@ struct BF16 : Single {
 
 struct F16 : Single {
   using S = uint16_t;
+  static constexpr Dtype kType = Dtype::f16;
   static constexpr bool kBound = true;
   static constexpr int kStep = 2 * N;
 #if defined(__AVX512F__)
@@ -115,6 +138,7 @@ struct F16 : Single {
   }
 #endif
   static FD_HD void get(const S* p, V& x, V& y) { x = up(p), y = up(p + N); }
+  static FD_HD void get_noise(const float* p, V& x, V& y) { x = load<V>(p), y = load<V>(p + N); }
   static FD_HD void put(S* p, V x, V y) { down(p, x), down(p + N, y); }
   static FD_HD void put_past(S* p, V x, V y) { put(p, x, y); }
 };

@@ -18,16 +18,12 @@ struct Column {
   Source of(int64_t b) const { return source(rng[3 * b], rng[3 * b + 1], rng[3 * b + 2], draw, stream); }
 };
 
-struct alignas(kBytes) Lanes {
-  uint32_t v[N];
-  U get() const { return load<U>(v); }
-};
-constexpr Lanes lanes() {
+constexpr Lanes block_order() {
   Lanes l{};
   for (int i = 0; i < N; ++i) l.v[i] = static_cast<uint32_t>(Simd::lane(i));
   return l;
 }
-constexpr Lanes kLanes = lanes();
+constexpr Lanes kLanes = block_order();
 
 // kCount vectors of N groups of one sample, from `block` on, 4 N numbers each
 template <Family kFamily, int kCount>
@@ -57,21 +53,21 @@ template <Family kFamily> void draw_sample(const Source& s, uint32_t block, int6
   if (vectors) draw_vectors<kFamily, 1>(c1, c2, c3, k0, k1, block, z);
 }
 
-// N groups from (sample, block) on, across as many samples as it takes; `left` of them are asked for, the rest repeat the last
+// N groups from (sample, block) on, across as many samples as it takes; `left` of them are asked for, the rest repeat the last.
 void draw_across(const Column& column, int64_t sample, int64_t block, int64_t left, F (&out)[4]) {
   Lanes c0, c1, c2, c3, k0, k1;
-  Source s = column.of(sample);
-  for (int64_t i = 0; i < N; ++i) {
-    const int at = static_cast<int>(4 * (i % (N / 4)) + i / (N / 4));  // the inverse of Simd::lane
-    c0.v[at] = static_cast<uint32_t>(block);
-    c1.v[at] = s.c1;
-    c2.v[at] = s.c2;
-    c3.v[at] = s.c3;
-    k0.v[at] = s.k0;
-    k1.v[at] = s.k1;
-    if (i + 1 < left && ++block == column.blocks) {
-      block = 0;
-      s = column.of(++sample);
+  const auto set = [&](int64_t i, const Source& s, int64_t at_block) {
+    const int64_t at = 4 * (i % (N / 4)) + i / (N / 4);  // the inverse of Simd::lane
+    c0.v[at] = static_cast<uint32_t>(at_block), c1.v[at] = s.c1, c2.v[at] = s.c2, c3.v[at] = s.c3, k0.v[at] = s.k0, k1.v[at] = s.k1;
+  };
+  if (column.blocks == 1 && left == N) {  // points: no block to count, so the loop unrolls
+    FD_UNROLL
+    for (int64_t i = 0; i < N; ++i) set(i, column.of(sample + i), 0);
+  } else {
+    Source s = column.of(sample);
+    for (int64_t i = 0; i < N; ++i) {
+      set(i, s, block);
+      if (i + 1 < left && ++block == column.blocks) block = 0, s = column.of(++sample);
     }
   }
   W e[4] = {Simd::even(c0.get()), Simd::even(c1.get()), Simd::even(c2.get()), Simd::even(c3.get())};

@@ -48,6 +48,33 @@ template <class V> inline __attribute__((always_inline)) void stream(void* p, V 
 #endif
 }
 
+// The first `bytes` of kSize, zeros after them when reading
+template <size_t kSize> inline void read_part(char* to, const void* p, size_t bytes) {
+#if defined(__AVX512BW__)  // masks: a call to memcpy and the stall after it made a tail cost 60 ns
+  for (size_t k = 0; k < kSize; k += 64) {
+    const __mmask64 mask = bytes >= k + 64 ? ~0ull : bytes > k ? ~0ull >> (k + 64 - bytes) : 0;
+    _mm512_store_si512(to + k, _mm512_maskz_loadu_epi8(mask, static_cast<const char*>(p) + k));
+  }
+#else
+  __builtin_memset(to, 0, kSize);
+  __builtin_memcpy(to, p, bytes);
+#endif
+}
+template <size_t kSize> inline void write_part(void* p, const void* from, size_t bytes) {
+#if defined(__AVX512BW__)
+  for (size_t k = 0; k < kSize; k += 64) {
+    const __mmask64 mask = bytes >= k + 64 ? ~0ull : bytes > k ? ~0ull >> (k + 64 - bytes) : 0;
+    _mm512_mask_storeu_epi8(static_cast<char*>(p) + k, mask, _mm512_load_si512(static_cast<const char*>(from) + k));
+  }
+#else
+  __builtin_memcpy(p, from, bytes);
+#endif
+}
+
+struct alignas(kBytes) Lanes {
+  uint32_t v[N];
+  U get() const { return load<U>(v); }
+};
 struct Simd {
   using F = FD_ISA::F;
   using U = FD_ISA::U;

@@ -37,6 +37,7 @@ class Solver:
     key: ClassVar[str]
     predicts: ClassVar[str] = "data"  # what p.model gives unless the formula asks otherwise
     source: ClassVar[str] = ""  # the paper
+    corrects: ClassVar[int] = 0  # orders that a corrector gains over the predictor's
     stochastic: bool = False
     order: Any = 1  # of the ODE method with exact history; weak order of an SDE method
     memory: ClassVar[int] = 0  # entries of `past` that a step of order q wants beyond q - 1

@@ -42,7 +42,8 @@ class AYS(Grid):
                              f"but {type(process).__name__} ends at {limit:g} (sigma / alpha)")
         x = np.linspace(0, 10, count)
         times = np.asarray(process.time_of(-np.interp(x, np.arange(11), np.log(table))))
-        times[0] = min(times[0], process.t_max)  # 14.615 is rounded up from the network's 14.6146
+        if table[0] > 0.999 * limit:  # 14.615 is rounded up from the network's 14.6146
+            times[0] = process.t_max
         if count > 1:
             times[-1] = last
         return times

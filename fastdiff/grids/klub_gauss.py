@@ -30,5 +30,5 @@ class KlubGauss(SigmaGrid):
         require(self, self.std > 0, "std > 0", "std")
 
     def levels(self, top: float, bottom: float, count: int) -> np.ndarray:
-        u = np.linspace(*(np.log1p((self.std / s) ** 2) for s in (top, bottom)), count)
-        return self.std / np.sqrt(np.expm1(u))
+        first, last = (np.log1p((self.std / s) ** 2) for s in (top, bottom))
+        return self.std / np.sqrt(np.expm1(np.linspace(first, last, count)))

@@ -30,8 +30,8 @@ class Tan(Grid):
         require(self, self.std > 0, "std > 0", "std")
 
     def points(self, process: Process, count: int, last: float) -> np.ndarray:
-        angle = [np.arctan(level(process, t) / self.std) for t in (process.t_max, last)]
+        first, end = (np.arctan(level(process, t) / self.std) for t in (process.t_max, last))
         with np.errstate(divide="ignore"):
-            times = np.asarray(process.time_of(-np.log(self.std * np.tan(np.linspace(*angle, count)))))
+            times = np.asarray(process.time_of(-np.log(self.std * np.tan(np.linspace(first, end, count)))))
         times[-1], times[0] = last, process.t_max
         return times

@@ -2,8 +2,9 @@
 
     out = u + scale (c - u)          scale = 1: the conditional output c alone; scale = 0: the unconditional u
 
-Both halves run in one batch. The combination is linear, so it costs no pass over memory of its own. It does not sample the
-tilted law p_u^{1-w} p_c^w: see the measured means and variances in the tests.
+Both halves run in one batch where their conditions stack. The combination is linear, so it costs no pass over
+memory of its own. It does not sample the tilted law p_u^{1-w} p_c^w: see the measured means and variances in
+the tests.
 
 Source: Ho & Salimans 2022, arXiv:2207.12598; interval: Kynkaanniemi et al. 2024, arXiv:2404.07724.
 """
@@ -15,13 +16,16 @@ from typing import Any
 
 from ..core.hook import Hook
 from ..core.math import Number, plain
+from ..core.options import check_numbers
 
 
 @dataclass(frozen=True, eq=False)
 class CFG(Hook):
     """scale     the weight w
-    uncond    keyword arguments of the network that replace those of `cond` in the unconditional half
-    interval  (lo, hi) in sigma/alpha: guidance only while lo < sigma/alpha <= hi; outside, one network call instead of two
+    uncond    keyword arguments of the network that replace those of `cond` in the unconditional half; a tensor
+              whose first size is the batch is per sample
+    interval  (lo, hi) in sigma/alpha: guidance only while lo < sigma/alpha <= hi; outside, one network call
+              instead of two
     """
 
     scale: float
@@ -31,12 +35,12 @@ class CFG(Hook):
     branches = 1
 
     def __post_init__(self) -> None:
-        if isinstance(self.scale, bool) or not isinstance(self.scale, (int, float)) or not abs(self.scale) < float("inf"):
-            raise ValueError(f"CFG: scale must be a finite number, got {self.scale!r}")
+        check_numbers(self, "scale")
         if not isinstance(self.uncond, Mapping):
-            raise TypeError(f"CFG: uncond must be a dict of the network's keyword arguments, got {type(self.uncond).__name__}")
-        if self.interval is not None and (len(self.interval) != 2 or not self.interval[0] < self.interval[1]):
-            raise ValueError(f"CFG: interval must be (lo, hi) with lo < hi in sigma/alpha, got {self.interval!r}")
+            raise TypeError("CFG: uncond must be a dict of the network's keyword arguments, "
+                            f"got {type(self.uncond).__name__}")
+        if self.interval is not None:
+            object.__setattr__(self, "interval", _interval(self.interval))
 
     def active(self, node: Any, step: int) -> bool:
         if self.interval is None:
@@ -49,3 +53,16 @@ class CFG(Hook):
 
     def inputs(self, ctx: Any) -> Sequence[dict[str, Any]]:
         return (dict(self.uncond),)
+
+
+def _interval(given: Any) -> tuple[float, float]:
+    try:
+        lo, hi = (float(v) for v in given)
+    except TypeError as e:
+        raise TypeError(f"CFG: interval must be two numbers (lo, hi), got {given!r}") from e
+    except ValueError as e:
+        kind = TypeError if isinstance(given, str) else ValueError
+        raise kind(f"CFG: interval must be two numbers (lo, hi), got {given!r}") from e
+    if not lo < hi:
+        raise ValueError(f"CFG: interval must be (lo, hi) with lo < hi in sigma/alpha, got {given!r}")
+    return lo, hi

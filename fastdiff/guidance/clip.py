@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from ..core.hook import Hook
+from ..core.options import require
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,11 @@ class Clip(Hook):
     high: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise ValueError(f"Clip: need low < high, got {self.low} and {self.high}")
+        for name in ("low", "high"):  # an infinite bound is none
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(f"Clip: {name} must be a number, got {type(value).__name__}")
+        require(self, self.low < self.high, "low < high", "low", "high")
 
     def predict(self, ctx: Any, xhat: Tensor) -> Tensor:
         return xhat.clamp(self.low, self.high)

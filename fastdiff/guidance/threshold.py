@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..core.hook import Hook
+from ..core.options import check_numbers, require
 
 
 @dataclass(frozen=True)
@@ -21,22 +22,22 @@ class DynamicThreshold(Hook):
     cap: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.quantile <= 1:
-            raise ValueError(f"DynamicThreshold: quantile must be in (0, 1], got {self.quantile}")
-        if self.cap is not None and not self.cap >= 1:
-            raise ValueError(f"DynamicThreshold: cap must be at least 1, got {self.cap}")
+        check_numbers(self, "quantile")
+        check_numbers(self, "cap", optional=True)
+        require(self, 0 < self.quantile <= 1, "quantile in (0, 1]", "quantile")
+        require(self, self.cap is None or self.cap >= 1, "cap >= 1", "cap")
 
     def predict(self, ctx: Any, xhat: Tensor) -> Tensor:
-        flat = xhat.abs().flatten(1).to(torch.float64 if xhat.dtype == torch.float64 else torch.float32)
-        if flat.numel() == 0:
+        if xhat.numel() == 0:
             return xhat
-        q = _quantile(flat, self.quantile).clamp(min=1, max=self.cap)
-        q = q.reshape(-1, *[1] * (xhat.dim() - 1)).to(xhat.dtype)
-        return xhat.clamp(-q, q) / q
+        wide = xhat if xhat.dtype == torch.float64 else xhat.float()
+        q = _quantile(wide.abs().reshape(len(wide), -1), self.quantile).clamp(min=1, max=self.cap)
+        q = q.reshape(-1, *[1] * (xhat.dim() - 1))
+        return wide.clamp(-q, q) / q
 
 
 def _quantile(flat: Tensor, p: float) -> Tensor:
-    """torch.quantile along axis 1 (linear interpolation), without its limit of 16 M elements and without a full sort."""
+    """torch.quantile along axis 1 (linear interpolation), without its limit of 16 M elements or a full sort."""
     position = p * (flat.shape[1] - 1)
     low = int(position)
     top = flat.topk(flat.shape[1] - low, 1).values

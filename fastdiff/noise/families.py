@@ -1,6 +1,7 @@
 """Random tensors by seeds: each sample depends on its own (seed, id) alone.
 
-The default stream is the user's. Stream 0 is the solvers' own: draws from it would repeat the noise of a sampler with the same seed.
+The default stream is the user's. Stream 0 is the solvers' own: a draw from it would repeat the noise of a
+sampler with the same seed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def normal(
     device: torch.device | str | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """Standard normals of `shape` = (B, *); seeds as in `fastdiff.sample`, stream 0 .. 255 (the user's are 32 .. 95)."""
+    """Standard normals of `shape` = (B, *). seeds: see Seeds; stream 0 .. 255, the user's 32 .. 95."""
     return _draw(ops.normal, "normal", shape, seeds, stream, draw, dtype, device, backend)
 
 

@@ -27,7 +27,7 @@ SEED_END, ID_END = 2**63, 2**56
 
 @dataclass(frozen=True)
 class Seeds:
-    """A seed (or one for each sample) with the samples' ids; ids=None means 0, 1, ... for one seed and 0 for many."""
+    """A seed (or one for each sample) and the samples' ids; None: 0, 1, ... for one seed, 0 for many."""
 
     seed: int | Sequence[int] | Tensor
     ids: Sequence[int] | Tensor | None = None
@@ -57,7 +57,7 @@ def resolve(seeds: SeedsLike, batch: int, device: torch.device | str = "cpu") ->
             batch,
         )
     if seeds is None or isinstance(seeds, torch.Generator):
-        where = "cpu" if seeds is None else seeds.device
+        where = seeds.device if isinstance(seeds, torch.Generator) else "cpu"
         seed = torch.randint(SEED_END - 1, (1,), generator=seeds, device=where, dtype=torch.int64).to(device)
         return _table(seed, torch.arange(batch, device=device), batch)
     if not isinstance(seeds, Seeds):
@@ -128,13 +128,13 @@ def _index(name: str, x: Any) -> int:
         return operator.index(x)
     except TypeError:
         raise TypeError(
-            f"{name}: got {x!r} ({type(x).__name__}); an int, a sequence of ints, Seeds, a torch.Generator or None "
-            "is allowed"
+            f"{name}: got {x!r} ({type(x).__name__}); allowed: an int, a sequence of ints, Seeds, "
+            "a torch.Generator or None"
         ) from None
 
 
 def _check(name: str, x: Any, end: int) -> None:
-    """Look at every number. A tensor on another device is waited for, unless a CUDA graph is being captured."""
+    """Look at every number. A CUDA tensor is waited for, unless a graph is being captured."""
     if not _many(x) or isinstance(x, (str, bytes)):
         _in_range(name, x, end)
     elif isinstance(x, Tensor):

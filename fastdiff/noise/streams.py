@@ -1,7 +1,7 @@
 """The register of random streams: one number for each purpose, so that no two uses of a seed collide.
 
-The numbers are part of every saved run and never change. 32 .. 95 are the user's, 96 .. 127 belong to hooks (hook k draws from
-HOOKS + k), 130 .. 191 and 193 .. 255 are the further noise columns of solvers and of training.
+The numbers are part of every saved run and never change. 32 .. 95 are the user's, 96 .. 127 belong to hooks
+(hook k draws from HOOKS + k), 130 .. 191 and 193 .. 255 are the further noise columns of solvers and losses.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Kernels as torch operators: `torch.ops.fastdiff.*` and, with docstrings and a choice of backend, the functions here."""
+"""Kernels as torch operators: torch.ops.fastdiff.*, and the same with docstrings and a choice of backend."""
 
 from ._backends import usable as backends
 from .linear_step import linear_step, linear_step_

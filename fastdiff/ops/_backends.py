@@ -3,11 +3,10 @@
     reference   plain torch, any device: the definition
     cpu         fastdiff._C, CPU tensors
     cuda        fastdiff._cuda, CUDA tensors, when the package was built with a CUDA compiler
-    triton      CUDA tensors, when triton is installed; CPU tensors under TRITON_INTERPRET=1, when asked for by name
+    triton      CUDA tensors, when triton is installed; by name also CPU tensors under TRITON_INTERPRET=1
 
-All give the same bits. None means the first of cpu | cuda | triton | reference that serves the tensor's device; a backend
-asked for by name runs or raises. Every backend names its kernels alike (`linear_step_`, `fill_`) and takes them with
-the same arguments.
+All give the same bits. None means the first of cpu, cuda, triton, reference that serves the tensors' device;
+a backend asked for by name runs or raises. Each has the same kernels (`linear_step_`, `fill_`), called alike.
 """
 
 from __future__ import annotations
@@ -28,23 +27,24 @@ from . import _reference
 NAMES = ("cpu", "cuda", "triton", "reference")
 
 try:
-    from .. import _C
+    from .. import _C  # type: ignore[attr-defined]
 except ImportError as e:
     raise ImportError(
-        "fastdiff: the compiled module fastdiff._C is missing or does not load: this is a source folder, not an installed "
-        "package. Run `pip install .` and start Python elsewhere, or `pip install -e .`"
+        "fastdiff: the compiled module fastdiff._C is missing or does not load: this is a source folder, not "
+        "an installed package. Run `pip install .` and start Python elsewhere, or `pip install -e .`"
     ) from e
 try:
-    from .. import _cuda
+    from .. import _cuda  # type: ignore[attr-defined]
 except ImportError:  # built without a CUDA compiler
     _cuda = None
 
 
 def _admit(module: ModuleType) -> None:
-    """Refuse a compiled module that another version of these files built; hand it torch's DLPack exchange table."""
+    """Refuse a module that another version of these files built; give it torch's DLPack exchange table."""
     if module.__version__ != __version__:
         raise ImportError(
-            f"{module.__name__} was built for fastdiff {module.__version__}, the Python files are {__version__}: reinstall"
+            f"{module.__name__} was built for fastdiff {module.__version__}, the Python files are "
+            f"{__version__}: reinstall"
         )
     module.bind(torch.Tensor)
 
@@ -106,13 +106,13 @@ def must_be_automatic(call: str, backend: str | None, t: torch.Tensor) -> None:
     device = t.device.type
     if choose(call, backend, device) != automatic(device):
         raise ValueError(
-            f"{call}: backend={backend!r} cannot be chosen under torch.compile, torch.func, a dispatch mode or a "
-            f"tensor subclass: there the op runs on {automatic(device)!r}"
+            f"{call}: backend={backend!r} cannot be chosen under torch.compile, torch.func or a mode, or "
+            f"with a tensor subclass: {automatic(device)!r} serves these"
         )
 
 
 def compiled(backend: str | None, t: torch.Tensor, name: str) -> Callable[..., Any] | None:
-    """The compiled kernel for plain tensors on t's device; None when the call wants or needs another backend."""
+    """The compiled kernel for tensors on t's device; None when the call wants or needs another backend."""
     if not isinstance(t, torch.Tensor):
         return None
     if t.is_cpu and (backend is None or backend == "cpu"):

@@ -1,7 +1,7 @@
-"""The checks at the door, for whatever the C++ checks do not see: fake, meta and sparse tensors, and the Python backends.
+"""The checks at the door, for what the C++ checks do not see: fake, meta and sparse tensors, Python backends.
 
-Each says the call, the argument, what came and what is allowed. The fake kernels run them too, so a traced call is refused
-with the words of an eager one.
+Each says the call, the argument, what came and what is allowed. The fake kernels run them too, so a traced
+call is refused with the words of an eager one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 MAX_IN, MAX_OUT, MAX_NOISE = 12, 4, 4
+MAX_ELEMENTS = 2**34  # of one sample: the counter has 32 bits for a quarter of them
 
 
 class Layout(NamedTuple):
@@ -89,6 +90,11 @@ def draw_stream(call: str, draw: Any, stream: Any, k: str = "") -> None:
         say(call, f"stream{k}", f"is {stream}", "0 .. 255 (fastdiff.noise.streams)")
 
 
+def few_elements(call: str, name: str, shape: Sequence[int]) -> None:
+    if product(shape) > MAX_ELEMENTS:
+        say(call, name, f"has {product(shape)} elements in a sample", "noise has at most 2^34")
+
+
 def output_dtype(call: str, dtype: Any) -> None:
     if dtype not in DTYPES:
         say(call, "dtype", f"is {dtype}", "float32, float16, bfloat16 or float64")
@@ -147,6 +153,7 @@ def linear_step(
                 f"{len(draws)} noise columns need it: fastdiff.noise.resolve(seeds, batch, device)",
             )
         rng_tensor(call, rng, batch, device)
+        few_elements(call, "T[0]", shape)
 
     if dtype is None:
         dtype = out[0].dtype if out else T[0].dtype
@@ -244,5 +251,6 @@ def fill(call: str, shape: Sequence[int], rng: Any, draw: Any, stream: Any, dtyp
     if any(n < 0 for n in shape):
         say(call, "shape", f"is {tuple(shape)}", "sizes of at least 0")
     rng_tensor(call, rng, shape[0], None)
+    few_elements(call, "shape", shape[1:])
     draw_stream(call, draw, stream)
     output_dtype(call, dtype)

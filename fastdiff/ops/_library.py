@@ -1,14 +1,15 @@
 """How an op reaches torch: schema, kernel, fake, autograd, vmap. Written once; every op file is data for it.
 
-Three ways lead to a kernel, and all end in the op's `run`:
+Three ways lead to a kernel, and all end in the op's `run` (`route` chooses):
 
-    eager, no derivative wanted         the public function calls `run` itself: no dispatcher
-    eager, a derivative wanted          one autograd.Function around `run`
-    compile, export, torch.func, modes  torch.ops.fastdiff.<op>: the dispatcher, then the same Function at the key "Autograd"
+    EAGER       no derivative wanted: the public function calls `run` itself
+    DERIVATIVE  one autograd.Function around `run`
+    DISPATCH    compile, export, torch.func, modes, subclasses: torch.ops.fastdiff.<op>, with the same
+                Function as its kernel at the dispatch key "Autograd"
 
-The Function has a `jvp` and runs its forward below autograd with the caller's grad modes, so forward mode, double backward,
-every nesting of torch.func and torch.compile of all these are right. torch.library.register_autograd gives none of the
-three: its forward-mode tangents are silently None and torch.func refuses it.
+The Function has a `jvp`, and at that key it runs its forward below autograd with the caller's grad modes. So
+forward mode, double backward, every nesting of torch.func, and torch.compile of these are right. With
+torch.library.register_autograd forward-mode tangents are silently None and torch.func raises.
 """
 
 from __future__ import annotations
@@ -29,15 +30,18 @@ _compiling = torch.compiler.is_compiling
 _modes = torch._C._len_torch_dispatch_stack
 _functorch = torch._C._are_functorch_transforms_active
 _grad = torch.is_grad_enabled
-_set_single_level = torch._C._functorch.set_single_level_autograd_function_allowed
-_single_level = torch._C._functorch.get_single_level_autograd_function_allowed
-
+_set_single_level = torch._C._functorch.set_single_level_autograd_function_allowed  # type: ignore[attr-defined]
+_single_level = torch._C._functorch.get_single_level_autograd_function_allowed  # type: ignore[attr-defined]
 
 EAGER, DERIVATIVE, DISPATCH = range(3)
 
 
-def route(tensors: Iterable[Tensor | None]) -> int:
-    """Which of the three ways a call on these tensors takes. What is no tensor goes to the checks that `run` makes."""
+def forward_mode() -> bool:
+    return forward_ad._current_level >= 0
+
+
+def route(tensors: Iterable[Any]) -> int:
+    """Which of the three ways a call on these tensors takes. What is no tensor goes on to `run`'s checks."""
     if _compiling() or _modes() or _functorch():
         return DISPATCH
     way = EAGER if forward_ad._current_level < 0 else DERIVATIVE
@@ -46,23 +50,29 @@ def route(tensors: Iterable[Tensor | None]) -> int:
         if type(t) is not Tensor and type(t) is not torch.nn.Parameter:
             if t is not None:
                 return DISPATCH if isinstance(t, Tensor) else EAGER
-        elif (
-            t.is_neg()
-        ):  # a view that is negated when read: the dispatcher resolves it, an address does not show it
+        elif t.is_neg():  # negated when read, which an address does not show; the dispatcher resolves it
             return DISPATCH
         elif grad and t.requires_grad:
             way = DERIVATIVE
     return way
 
 
+def alive(t: Tensor | None) -> Tensor | None:
+    """t out of the wrappers of torch.func's levels that have ended: they hold no memory of their own."""
+    while t is not None and (inner := torch._C._functorch.unwrap_if_dead(t)) is not t:  # type: ignore[attr-defined]
+        t = inner
+    return t
+
+
 @dataclass(frozen=True)
 class Derivative:
     """The derivative of an op. Its arguments come as a namedtuple `a` by the names of its schema.
 
-    keep(a, wanted)                  what backward reads: `a` with the other tensors set to None, and notes of any kind;
-                                     wanted is like a, True where a gradient is asked
-    backward(a, notes, wanted, grads)   gradients by argument name, a list for a list; grads: None for an unused output
-    jvp(a, tangents)                 the outputs' tangents; tangents is like a, None where there is none
+    keep(a, wanted)         what backward reads: `a` with the other tensors set to None, and any notes;
+                            wanted is like a, True where a gradient is asked
+    backward(a, notes, wanted, grads)
+                            gradients by argument name, a list for a list; grads: None for an unused output
+    jvp(a, tangents)        the outputs' tangents; tangents is like a, None where there is none
     """
 
     keep: Callable[[Any, Any], tuple[Any, Any]]
@@ -119,14 +129,14 @@ class Op:
         with torch._C._AutoDispatchBelowAutograd():
             return self.dispatch(*args)
 
-    def differentiable(self, run: Callable[..., Sequence[Tensor]], *args: Any) -> tuple[Tensor, ...]:
-        """`run(*args)` as a node of the autograd graph."""
+    def differentiable(self, run: Callable[..., Sequence[Tensor]], *args: Any, moves: bool) -> tuple[Tensor, ...]:
+        """`run(*args)` as a node of the autograd graph; `moves`: an argument may have a tangent."""
         a = self.Args(*args)
         leaves, counts = self.flatten(a)
-        call = _Call(self, run, a, counts)
-        # past Function.apply, which walks torch.func's stack itself: that needs setup_context, is not traceable inside the
-        # dispatcher, and looks through all arguments each time
-        apply = super(torch.autograd.Function, _Function).apply
+        call = _Call(self, run, a, counts, moves)
+        # past Function.apply: it walks torch.func's stack itself, which needs setup_context and cannot be
+        # done inside the dispatcher, and it looks through all arguments each time
+        apply = super(torch.autograd.Function, _Function).apply  # type: ignore[misc]
         if not _functorch():
             return apply(call, *leaves)
         # as a C++ autograd kernel does: serve the top level of the stack and let the dispatcher go down
@@ -142,21 +152,20 @@ class Op:
         """The kernel at the key "Autograd"."""
         a = self._bind(args, keywords)
         tensors = self.flatten(a)[0]
-        if forward_ad._current_level < 0 and not (
-            _grad() and any(t is not None and t.requires_grad for t in tensors)
-        ):
+        moves = any(_moves(t) for t in tensors)
+        if not moves and not (_grad() and any(t is not None and t.requires_grad for t in tensors)):
             return self.below_autograd(*a)
         if self.refuse is not None:
             return self.refuse(a)
-        return list(self.differentiable(self.below_autograd, *a))
+        return list(self.differentiable(self.below_autograd, *a, moves=moves))
 
     def _batched(self, *args: Any, **keywords: Any) -> Any:
-        """The kernel at the key "FuncTorchBatched": torch.library.register_vmap, which refuses keyword-only tensors."""
+        """The kernel at the key "FuncTorchBatched"; library.register_vmap refuses keyword-only tensors."""
 
         def rule(info: Any, dims: Any, *args: Any) -> Any:
             return self.vmap(info.batch_size, self.Args(*dims), self.Args(*args))  # type: ignore[misc]
 
-        interpreter = retrieve_current_functorch_interpreter()
+        interpreter: Any = retrieve_current_functorch_interpreter()
         return custom_function_call_vmap_helper(interpreter, rule, self.dispatch, *self._bind(args, keywords))
 
     def _bind(self, args: Sequence[Any], keywords: dict[str, Any]) -> Any:
@@ -185,10 +194,10 @@ class Op:
 class _Call:
     """A call: with its tensors in `args` until the forward pass has taken them, then without."""
 
-    __slots__ = ("op", "run", "args", "counts", "modes", "notes")
+    __slots__ = ("op", "run", "args", "counts", "moves", "modes", "notes")
 
-    def __init__(self, op: Op, run: Callable[..., Any], args: Any, counts: list[int]):
-        self.op, self.run, self.args, self.counts = op, run, args, counts
+    def __init__(self, op: Op, run: Callable[..., Any], args: Any, counts: list[int], moves: bool):
+        self.op, self.run, self.args, self.counts, self.moves = op, run, args, counts, moves
         self.modes: tuple[bool, bool] | None = None
         self.notes: Any = None
 
@@ -206,19 +215,20 @@ class _Function(torch.autograd.Function):
         kept, call.notes = call.op.derivative.keep(a, wanted)  # type: ignore[union-attr]
         call.args = wanted  # the graph holds no tensor but the saved ones
         ctx.save_for_backward(*call.op.flatten(kept)[0])
-        if forward_ad._current_level >= 0:
+        if call.moves:
             ctx.save_for_forward(*leaves)
         if call.modes is None:
             return tuple(call.run(*a))
-        # the outer levels of torch.func record too: give them the modes that this Function has just switched off
+        # outer levels of torch.func record too: give them the modes that this Function has just switched off
         with torch.set_grad_enabled(call.modes[0]), forward_ad._set_fwd_grad_enabled(call.modes[1]):
             return tuple(call.run(*a))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         call = ctx.call
+        saved = ctx.saved_tensors if call.modes is None else [alive(t) for t in ctx.saved_tensors]
         found = call.op.derivative.backward(
-            call.fill(ctx.saved_tensors), call.notes, call.fill(ctx.needs_input_grad[1:]), grads
+            call.fill(saved), call.notes, call.fill(ctx.needs_input_grad[1:]), grads
         )
         every = call.op.Args(*[None] * len(call.args))._replace(**found)
         leaves: list[Any] = []
@@ -229,4 +239,23 @@ class _Function(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Any:
         call = ctx.call
-        return tuple(call.op.derivative.jvp(call.fill(ctx.saved_tensors), call.fill(tangents)))
+        if call.modes is None:
+            return tuple(call.op.derivative.jvp(call.fill(ctx.saved_tensors), call.fill(tangents)))
+        # torch switches forward mode off around a jvp, for the outer levels of torch.func too, whose part of the
+        # tangent would silently be missing. With it on, this level's own tangents must be taken off the arguments.
+        with forward_ad._set_fwd_grad_enabled(call.modes[1]):
+            a = call.fill([_primal(t) for t in ctx.saved_tensors])
+            return tuple(call.op.derivative.jvp(a, call.fill(tangents)))
+
+
+def _dual(t: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Primal and tangent. forward_ad.unpack_dual would ask Python for the level, which compiled graphs do not tell."""
+    return torch._VF._unpack_dual(t, level=0)
+
+
+def _primal(t: Tensor | None) -> Tensor | None:
+    return _dual(t)[0] if t is not None and t.is_floating_point() else t
+
+
+def _moves(t: Tensor | None) -> bool:
+    return t is not None and t.is_floating_point() and _dual(t)[1] is not None

@@ -18,9 +18,7 @@ from torch import Tensor
 from . import _checks
 from .normal import normal
 
-Step = Callable[
-    ..., tuple[Tensor, ...]
-]  # linear_step itself, handed in: the rules are part of its definition
+Step = Callable[..., tuple[Tensor, ...]]  # linear_step itself, which hands itself to its rules
 
 
 def _arithmetic(a: Any) -> torch.dtype:
@@ -37,7 +35,7 @@ def _in(
 
 
 def _take(t: Tensor, which: Sequence[int], dim: int) -> Tensor:
-    """t at some places of a dimension; a list as an index would be copied to the device, which waits for it."""
+    """t at some places of a dimension. A list as an index would be copied to the device, a wait."""
     if len(which) == t.shape[dim]:
         return t
     if which[-1] - which[0] == len(which) - 1:
@@ -54,11 +52,10 @@ def keep(a: Any, wanted: Any) -> tuple[Any, Any]:
 
 
 def backward(step: Step, a: Any, notes: Any, wanted: Any, grads: Sequence[Tensor | None]) -> dict[str, Any]:
-    rows = [j for j, g in enumerate(grads) if g is not None]
+    rows, g = [j for j, x in enumerate(grads) if x is not None], [x for x in grads if x is not None]
     if not rows:
         return {}
     kinds, shape, dtype, wide = notes
-    g = [grads[j] for j in rows]
     found: dict[str, Any] = {}
     if any(wanted.T):
         found["T"] = _inputs(step, a, kinds, wide, wanted.T, rows, g)
@@ -86,9 +83,8 @@ def _inputs(
     for (summed, dtype), columns in alike.items():
         for some in (columns[k : k + _checks.MAX_OUT] for k in range(0, len(columns), _checks.MAX_OUT)):
             table = _take(_take(transposed, some, -2), rows, -1).contiguous()
-            for i, y in zip(
-                some, _in(step, wide, g, table, wide if summed else dtype, index=a.index), strict=True
-            ):
+            results = _in(step, wide, g, table, wide if summed else dtype, index=a.index)
+            for i, y in zip(some, results, strict=True):
                 found[i] = y.sum(0, keepdim=True, dtype=torch.float64).to(dtype) if summed else y
     return found
 
@@ -102,12 +98,10 @@ def _table(a: Any, shape: Sequence[int], wide: torch.dtype, rows: list[int], g: 
             return p.sum(dtype=torch.float64)
         if a.index is None:
             return p.flatten(1).sum(1, dtype=torch.float64) if p.dim() > 1 else p.double()
-        parts = a.index.shape[1]
-        by_part = p.reshape(p.shape[0], parts, _checks.product(p.shape[1:]) // parts).sum(
-            2, dtype=torch.float64
-        )
-        zero = by_part.new_zeros(shape[0])
-        return zero.index_put((a.index.long().expand(p.shape[0], parts),), by_part, accumulate=True)
+        B, K = p.shape[0], a.index.shape[1]
+        by_part = p.reshape(B, K, _checks.product(p.shape[1:]) // K).sum(2, dtype=torch.float64)
+        # index_put adds in a fixed order on every device, index_add does not
+        return by_part.new_zeros(shape[0]).index_put((a.index.long().expand(B, K),), by_part, accumulate=True)
 
     columns: list[Any] = [lambda t=t: t.to(wide) for t in a.T]
     columns += [
@@ -134,12 +128,9 @@ def jvp(step: Step, a: Any, tangents: Any) -> list[Tensor]:
             dT[0] = dT[0].expand(batch, *dT[0].shape[1:])
         parts.append(_in(step, wide, dT, _take(a.A, moving, -1), dtype, index=a.index))
     if tangents.A is not None:
-        parts.append(
-            _in(
-                step, wide, a.T, tangents.A, dtype, index=a.index, rng=a.rng, draws=a.draws, streams=a.streams
-            )
-        )
-    return [sum(p[1:], p[0]) for p in zip(*parts, strict=True)]
+        noise = {"rng": a.rng, "draws": a.draws, "streams": a.streams}
+        parts.append(_in(step, wide, a.T, tangents.A, dtype, index=a.index, **noise))
+    return parts[0] if len(parts) == 1 else [p + q for p, q in zip(*parts, strict=True)]
 
 
 def vmap(step: Step, n: int, dims: Any, a: Any) -> Any:

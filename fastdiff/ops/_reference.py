@@ -4,8 +4,8 @@
     normal        xi: Philox4x32-10 words, Box-Muller with fixed polynomials
     uniform       odd multiples of 2^-24
 
-Arithmetic is float32 (float64 for linear steps on float64): multiply, add and square root, each rounded to nearest, no
-fused multiply-add. Integers are uint32 carried in int64. Tensors may lie on any device.
+Arithmetic is float32 (float64 for linear steps on float64): multiply, add and square root, each rounded to
+nearest, no fused multiply-add. Integers are uint32 carried in int64. Tensors may lie on any device.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def philox(counter: Sequence[Tensor], key: Sequence[Tensor], rounds: int = 10) -
 
 
 def words(rng: Tensor, elements: int, draw: int, stream: int) -> list[Tensor]:
-    """The four words of each block of four elements, (B, blocks) each. rng (B, 3): seed, sample id, draw base."""
+    """The four words of each block of four elements, (B, blocks) each. rng: seed, sample id, draw base."""
     seed, sample, base = (column[:, None] for column in rng.unbind(1))
     block = torch.arange((elements + 3) // 4, device=rng.device)[None]
     counter = block & M32, base + draw & M32, sample & M32, stream << 24 | sample >> 32 & 0xFFFFFF
@@ -80,7 +80,7 @@ def uni(w: Tensor) -> Tensor:
 
 
 def m2log(x: Tensor) -> Tensor:
-    """-2 ln x of positive normal float32: exponent split, then a polynomial in a = m - 1, m in [sqrt(1/2), sqrt 2)."""
+    """-2 ln x of a positive normal float32: exponent off, polynomial in m - 1, m in [sqrt(1/2), sqrt 2)."""
     i = x.view(torch.int32) - 0x3F3504F3
     e = (i >> 23).float()
     a = ((i & 0x007FFFFF) + 0x3F3504F3).view(torch.float32) - 1
@@ -131,7 +131,7 @@ def uniform(rng: Tensor, shape: Sequence[int], draw: int, stream: int) -> Tensor
 
 
 def fill_(out: Tensor, rng: Tensor, draw: int, stream: int, family: str) -> None:
-    """The kernel behind `normal` and `uniform`: float64 is the float32 value widened, halves are it rounded once."""
+    """The kernel behind `normal`, `uniform`: float64 is the float32 value widened, halves it rounded once."""
     out.copy_({"normal": normal, "uniform": uniform}[family](rng, out.shape[1:], draw, stream))
 
 
@@ -146,13 +146,12 @@ def _column(A: Tensor, index: Tensor | None, j: int, i: int, shape: Sequence[int
     if index is None:
         return a.reshape(-1, *[1] * len(shape))
     a = a[index.long()]  # (B or 1, K): one coefficient for each K-th part of the sample
-    parts = max(_elements(shape) // index.shape[1], 1)
-    return a.repeat_interleave(parts, 1)[:, : _elements(shape)].reshape(-1, *shape)
+    return a.repeat_interleave(_elements(shape) // index.shape[1], 1).reshape(a.shape[0], *shape)
 
 
 def round_to(y: Tensor, dtype: torch.dtype) -> Tensor:
-    """One rounding to nearest even. torch takes float64 to half through float32, which rounds twice: the step to
-    float32 is therefore rounded to odd, which keeps the side that the second rounding must see."""
+    """One rounding to nearest even. torch takes float64 to half through float32, which rounds twice: the step
+    to float32 is therefore rounded to odd, which keeps the side that the second rounding must see."""
     if y.dtype != torch.float64 or dtype not in (torch.float16, torch.bfloat16):
         return y.to(dtype)
     f = y.float()

@@ -1,10 +1,11 @@
 """linear_step: the one kernel of every plan.
 
-    y_j = sum_i A[.., j, i] T_i + sum_c A[.., j, n_in + c] xi_c          xi_c ~ N(0, I), shared by the outputs j
+    y_j = sum_i A[.., j, i] T_i + sum_c A[.., j, n_in + c] xi_c        xi_c ~ N(0, I), shared by the outputs j
 
-Each product and each sum is rounded (float32; float64 where a tensor or the output is float64), inputs in order, then noise
-columns, no fused multiply-add; then one rounding to the output's dtype. A zero coefficient contributes +0 whatever stands behind
-it. xi_c is Philox4x32-10 keyed by (seed, sample id, draw, stream, element): the same bits in every batch, on every backend.
+Each product and each sum is rounded (float32; float64 where a tensor or the output is float64), inputs in
+order, then noise columns, no fused multiply-add; then one rounding to the output's dtype. A zero coefficient
+contributes +0 whatever stands behind it. xi_c is Philox4x32-10 keyed by (seed, sample id, draw, stream,
+element): the same bits in every batch, on every backend.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from . import _backends, _checks, _linear_step
-from ._library import DISPATCH, EAGER, Derivative, Op, route
+from ._library import DISPATCH, EAGER, Derivative, Op, forward_mode, route
 
 _RESERVED = {
     "scale": ("a tensor on the noise", None),
@@ -28,7 +29,8 @@ _RESERVED = {
 }
 _ARGUMENTS = (
     "Tensor[] T, Tensor A, Tensor? index=None, Tensor? rng=None, SymInt[] draws=[], int[] streams=[], *, "
-    'ScalarType? dtype=None, Tensor? scale=None, Tensor? mask=None, Tensor? keep=None, str family="normal", str epilogue="none"'
+    "ScalarType? dtype=None, Tensor? scale=None, Tensor? mask=None, Tensor? keep=None, "
+    'str family="normal", str epilogue="none"'
 )
 
 
@@ -53,23 +55,23 @@ def linear_step(
 
         y_j = sum_i A[.., j, i] T_i + sum_c A[.., j, n_in + c] xi_c
 
-    | argument | shape | dtype |
-    |---|---|---|
-    | T        | 1 .. 12 tensors (B, *); (1, *) is a constant of all samples | float32, float16, bfloat16, float64, mixed |
-    | A        | (n_out, n_in + n_noise), 1 .. 4 outputs: one table | float32; float64 where the arithmetic is |
-    |          | (B, n_out, n_in + n_noise): one for each sample | |
-    |          | (G, n_out, n_in + n_noise) with index: element e of sample b uses A[index[b, e // (E / K)]] | |
-    | index    | (B or 1, K), K divides E, the elements of one sample | int32 |
-    | rng      | (B, 3): seed, sample id, draw base (`fastdiff.noise.resolve`) | int64 |
-    | draws, streams | one int of each for a noise column, 0 .. 4 columns | |
-    | out      | n_out contiguous tensors (B, *) to write into; may be some of T | dtype |
-    | returns  | n_out tensors (B, *) | dtype, T[0]'s by default |
+    T        1 .. 12 tensors (B, *), any strides; (1, *) is a constant of all samples
+             float32, float16, bfloat16 or float64, also mixed
+    A        (n_out, n_in + n_noise)       1 .. 4 outputs, one table for all samples
+             (B, n_out, n_in + n_noise)    one for each sample
+             (G, n_out, n_in + n_noise)    with index: element e of sample b uses A[index[b, e // (E / K)]]
+             float32, or float64 where the arithmetic is
+    index    (B or 1, K) int32, K divides E, the elements of one sample
+    rng      (B, 3) int64: seed, sample id, draw base; fastdiff.noise.resolve makes it
+    draws    one int for each of 0 .. 4 noise columns, added to the draw base; streams likewise (0 .. 255)
+    dtype    of the outputs; T[0]'s by default
+    out      n_out contiguous tensors (B, *) to write into; may be some of T
+    backend  None chooses by device; "cpu", "cuda", "triton", "reference" run or raise, all with the same bits
+    returns  n_out tensors (B, *), contiguous
 
-    Differentiable in T and A: backward is this op with A transposed, the noise is made again and never stored. `out` takes no part
-    in derivatives. backend: None chooses by device; "cpu", "cuda", "triton", "reference" run or raise, all with the same bits.
-    scale, mask, keep, family and epilogue are reserved.
-
-    Raises TypeError or ValueError for anything else, naming the argument.
+    scale, mask, keep, family and epilogue are reserved. Differentiable in T and A, any number of times and in
+    both modes: backward is this op with A transposed, the noise is made again and never stored. With `out` a
+    derivative is refused. What else is wrong raises TypeError or ValueError that names the argument.
     """
     if scale is not None or mask is not None or keep is not None or family != "normal" or epilogue != "none":
         _refuse_reserved("linear_step", scale=scale, mask=mask, keep=keep, family=family, epilogue=epilogue)
@@ -77,7 +79,7 @@ def linear_step(
         raise TypeError(f"linear_step: T must be a list of tensors, got {type(T).__name__}")
     way = route((A, index, rng, *T) if out is None else (A, index, rng, *T, *out))
     if way == EAGER:
-        return tuple(_run(backend, T, A, index, rng, draws, streams, dtype, out))
+        return tuple(_kernel(T, A, index, rng, draws, streams, dtype, out=out, backend=backend))
     if out is not None:
         linear_step_(
             T, A, out, index=index, rng=rng, draws=draws, streams=streams, dtype=dtype, backend=backend
@@ -87,7 +89,8 @@ def linear_step(
     if way == DISPATCH:
         _backends.must_be_automatic("linear_step", backend, A)
         return tuple(_op.dispatch(list(T), A, *rest))
-    return _op.differentiable(_kernel if backend is None else partial(_kernel, backend=backend), T, A, *rest)
+    run = _kernel if backend is None else partial(_kernel, backend=backend)
+    return _op.differentiable(run, T, A, *rest, moves=forward_mode())
 
 
 def linear_step_(
@@ -102,14 +105,13 @@ def linear_step_(
     dtype: torch.dtype | None = None,
     backend: str | None = None,
 ) -> None:
-    """`linear_step` into `out`, which may hold some of T. Not differentiable: raises where a derivative is asked."""
+    """`linear_step` into `out`, which may hold some of T. Raises where a derivative is asked."""
     if not isinstance(T, (list, tuple)) or not isinstance(out, (list, tuple)):
-        raise TypeError(
-            f"linear_step_: T and out must be lists of tensors, got {type(T).__name__} and {type(out).__name__}"
-        )
+        kinds = f"{type(T).__name__} and {type(out).__name__}"
+        raise TypeError(f"linear_step_: T and out must be lists of tensors, got {kinds}")
     way = route((A, index, rng, *T, *out))
     if way == EAGER:
-        _run(backend, T, A, index, rng, draws, streams, dtype, out)
+        _kernel(T, A, index, rng, draws, streams, dtype, out=out, backend=backend)
     elif way == DISPATCH:
         _backends.must_be_automatic("linear_step_", backend, A)
         _op_.dispatch(
@@ -133,19 +135,23 @@ def _refuse_derivative(*_: Any) -> None:
     )
 
 
-def _run(
-    backend: str | None,
+def _kernel(
     T: Sequence[Tensor],
     A: Tensor,
-    index: Tensor | None,
-    rng: Tensor | None,
-    draws: Sequence[int],
-    streams: Sequence[int],
-    dtype: torch.dtype | None,
-    out: Sequence[Tensor] | None,
+    index: Tensor | None = None,
+    rng: Tensor | None = None,
+    draws: Sequence[int] = (),
+    streams: Sequence[int] = (),
+    dtype: torch.dtype | None = None,
+    *reserved: Any,
+    out: Sequence[Tensor] | None = None,
+    backend: str | None = None,
+    **options: Any,
 ) -> Sequence[Tensor]:
-    """The compiled kernels check everything themselves, so they are tried first. What they refuse is put into the form they
-    take (contiguous, A in the arithmetic's dtype), or is refused with the words of `_checks`."""
+    """The compiled kernels check everything themselves, so they are tried first. What they refuse is put into
+    the form they take (contiguous, A in the arithmetic's dtype), or refused with the words of `_checks`."""
+    if options:
+        _refuse_reserved("linear_step", **options)
     kernel = _backends.compiled(backend, A, "linear_step_")
     if kernel is not None and (out is None or dtype is None):
         try:
@@ -161,7 +167,8 @@ def _run(
             return results
         except Exception:
             if _checks.strided(T):
-                return _run(backend, [t.contiguous() for t in T], A, index, rng, draws, streams, dtype, out)
+                T = [t.contiguous() for t in T]
+                return _kernel(T, A, index, rng, draws, streams, dtype, out=out, backend=backend)
     L = _checks.linear_step("linear_step", T, A, index, rng, draws, streams, dtype, out)
     kernel = _backends.kernel(_backends.choose("linear_step", backend, A.device.type), "linear_step_")
     if out is None:
@@ -179,27 +186,9 @@ def _run(
 
 
 def _written(out: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Tell autograd, which cannot see it, so that a graph that saved one of these tensors refuses its backward."""
+    """Autograd cannot see the write. Told of it, a graph that saved one of these tensors refuses backward."""
     torch.autograd.graph.increment_version([o for o in out if not o.is_inference()])
     return out
-
-
-def _kernel(
-    T: Sequence[Tensor],
-    A: Tensor,
-    index: Tensor | None = None,
-    rng: Tensor | None = None,
-    draws: Sequence[int] = (),
-    streams: Sequence[int] = (),
-    dtype: torch.dtype | None = None,
-    *reserved: Any,
-    out: Sequence[Tensor] | None = None,
-    backend: str | None = None,
-    **options: Any,
-) -> Sequence[Tensor]:
-    if options:
-        _refuse_reserved("linear_step", **options)
-    return _run(backend, T, A, index, rng, draws, streams, dtype, out)
 
 
 def _kernel_(*args: Any, **options: Any) -> None:

@@ -4,7 +4,7 @@
     normal    Box-Muller with fixed polynomials
     uniform   odd multiples of 2^-24, never 0 or 1
 
-out (B, *): sample b takes its seed, its id and its draw base from rng[b]; element e is the row-major index inside the sample.
+out (B, *): sample b takes its seed, id and draw base from rng[b]; element: row-major index inside the sample.
 float64 is the float32 value widened, float16 and bfloat16 are it rounded once.
 """
 
@@ -31,7 +31,7 @@ def normal(
 ) -> Tensor:
     """Standard normals of `shape` = (B, *) on rng's device.
 
-    rng (B, 3) int64: seed, sample id, draw base (`fastdiff.noise.resolve`); draw is added to the base. No derivative.
+    rng (B, 3) int64: seed, sample id, draw base, to which draw is added; fastdiff.noise.resolve makes it.
     """
     return _fill("normal", shape, rng, draw, stream, dtype, backend)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,46 +11,66 @@ from torch import Tensor
 from ..core.plan import PlanCall
 from ..core.predict import convert, input_scale
 from ..core.process import Node
-from ..noise.streams import HOOKS
+from ..noise.streams import hook_stream
 from ..ops.normal import normal
 from .denoiser import Denoiser
+
+DRAWS_A_STEP = 1 << 16
+
+
+class Graph(NamedTuple):
+    """What one network call left for ctx.vjp."""
+
+    leaf: Tensor  # what the network was given
+    outputs: Sequence[Tensor]
+    weights: Sequence[float]  # of the outputs in the guided prediction
+    further: bool  # a derivative of the vjp may be asked for too
 
 
 @dataclass
 class Context:
-    """Fields: x (the state the network saw), xhat (the data prediction), t, alpha, sigma, rho, step, steps, cond, rng, registers (a dict of
-    the hook's own, kept over the run), hook (its number). Methods: model(x, t, cond), vjp(v), normal(like)."""
+    """What a hook may look at and use.
+
+    x, xhat         the state the network saw and the data prediction (at the predict point)
+    t, alpha, sigma, rho, step, steps    where the run is; rho = sigma / alpha
+    cond            the keyword arguments of the network
+    outputs         the network's own outputs of this call, the plain branch first
+    registers       a dict of this hook's own, kept over the run
+    part            (first, last, batch): which samples of the whole batch these are; None for all of them
+    model(x, t, cond), vjp(v), normal(like)    see below
+    """
 
     denoiser: Denoiser
     cond: Mapping[str, Any]
     rng: Tensor
     steps: int
     backend: str | None = None
+    part: tuple[int, int, int] | None = None
     x: Any = None
     xhat: Any = None
     node: Node | None = None
     step: int = -1
     hook: int = -1
     memory: dict[int, dict[str, Any]] = field(default_factory=dict)
-    outputs: Sequence[Tensor] = ()  # the network's own outputs of this step, the plain branch first
-    graph: tuple[Tensor, Sequence[Tensor], Sequence[float]] | None = None  # the network's leaf, its outputs, their weights
-    draws: int = 0
+    outputs: Sequence[Tensor] = ()
+    graph: Graph | None = None
+    draws: dict[int, int] = field(default_factory=dict)  # of each hook in this step
 
     @property
     def t(self) -> float:
-        return float(self._here.t)
+        return float(self.here.t)
 
     @property
     def alpha(self) -> float:
-        return float(self._here.alpha)
+        return float(self.here.alpha)
 
     @property
     def sigma(self) -> float:
-        return float(self._here.sigma)
+        return float(self.here.sigma)
 
     @property
     def rho(self) -> float:
-        return float(self._here.rho)
+        return float(self.here.rho)
 
     @property
     def registers(self) -> dict[str, Any]:
@@ -58,52 +78,74 @@ class Context:
         return self.memory.setdefault(self.hook, {})
 
     @property
-    def _here(self) -> Node:
+    def here(self) -> Node:
         if self.node is None:
             raise RuntimeError("a hook's context has no time outside a run")
         return self.node
+
+    def at(self, node: Node, step: int, hook: int) -> None:
+        """Move to a hook at a node of a step."""
+        if self.step != step:
+            self.draws.clear()
+        self.node, self.step, self.hook = node, step, hook
 
     def model(self, x: Tensor, t: float, cond: Mapping[str, Any] | None = None) -> Tensor:
         """A further evaluation, as a data prediction."""
         return self.denoiser(x, t, self.cond if cond is None else cond)
 
     def normal(self, like: Tensor) -> Tensor:
-        """A draw of this hook's own stream: it never moves the solver's noise."""
-        self.draws += 1
-        return normal(like.shape, self.rng, self.step * 64 + self.draws - 1, HOOKS + self.hook % 32, dtype=like.dtype, backend=self.backend)
+        """A draw of this hook's own stream: it never moves the solver's noise nor another hook's."""
+        k = self.draws[self.hook] = self.draws.get(self.hook, -1) + 1
+        if k >= DRAWS_A_STEP:
+            raise ValueError(f"a hook may draw {DRAWS_A_STEP} times in one step")
+        draw, stream = self.step * DRAWS_A_STEP + k, hook_stream(self.hook)
+        return normal(like.shape, self.rng, draw, stream, dtype=like.dtype, backend=self.backend)
 
     def vjp(self, v: Tensor) -> Tensor:
         """v^T d xhat / d x at this step, through the network. The hook must declare grad = "input"."""
         if self.graph is None:
             raise RuntimeError('ctx.vjp needs a hook with grad = "input", at the predict point')
-        leaf, raws, weights = self.graph
-        p, q = (float(c) for c in convert(self.denoiser.predicts, "data", self._here))
-        scale = float(input_scale(self.denoiser.predicts, self._here))
+        leaf, outputs, weights, further = self.graph
+        p, q = (float(c) for c in convert(self.denoiser.predicts, "data", self.here))
+        scale = float(input_scale(self.denoiser.predicts, self.here))
+        seeds = [v.to(o.dtype) * (w * q) for w, o in zip(weights, outputs, strict=True)]
+        if not all(o.requires_grad for o in outputs):
+            raise ValueError("ctx.vjp: the network's output carries no graph; does it run under no_grad, or detach?")
         with torch.enable_grad():
-            total = sum((w * r for w, r in zip(weights, raws, strict=True)), start=torch.zeros((), dtype=leaf.dtype, device=leaf.device))
-            (back,) = torch.autograd.grad(total, leaf, v.to(total.dtype) * q, retain_graph=True)
-        return p * v + scale * back.to(v.dtype)
+            (back,) = torch.autograd.grad(outputs, leaf, seeds, retain_graph=True, create_graph=further, allow_unused=True)
+            return p * v if back is None else p * v + scale * back.to(v.dtype)
 
 
 def run_hook(hook: Any, ctx: Context, call: PlanCall, args: Sequence[Tensor]) -> list[Tensor]:
     """One hook at one point; its error names it, the point and the step."""
-    act: Callable[..., Any] = getattr(hook, call.kind)
+    name, act = type(hook).__name__, getattr(hook, call.kind)
     try:
-        if call.kind == "predict":
-            ctx.xhat, ctx.x = args
-            outs = [act(ctx, args[0])]
-        elif call.kind == "population":
-            x, history = act(ctx, args[0], list(args[1:]))
-            outs = [x, *history]
-        else:
-            outs = [act(ctx, args[0])]
+        return _checked(act, ctx, call, args)
     except Exception as e:
-        e.add_note(f"in hook {type(hook).__name__} at point {call.kind!r}, step {call.step} (t={ctx.t:g})") if hasattr(e, "add_note") else None
+        where = f"in hook {name} at point {call.kind!r}, step {call.step} (t={ctx.t:g})"
+        if hasattr(e, "add_note"):
+            e.add_note(where)
+        elif e.args and isinstance(e.args[0], str):  # Python 3.10
+            e.args = (f"{e.args[0]} ({where})", *e.args[1:])
         raise
-    if len(outs) != len(args) - (call.kind == "predict"):
-        raise ValueError(f"hook {type(hook).__name__} gave {len(outs)} tensors at point {call.kind!r}; need {len(args)}")
-    for a, b in zip(args, outs, strict=False):
-        if not isinstance(b, Tensor) or b.shape != a.shape or b.device != a.device or not b.is_floating_point():
-            came = f"{tuple(b.shape)} {b.dtype} on {b.device}" if isinstance(b, Tensor) else type(b).__name__
-            raise ValueError(f"hook {type(hook).__name__} at point {call.kind!r} gave {came}; need {tuple(a.shape)} on {a.device}")
+
+
+def _checked(act: Callable[..., Any], ctx: Context, call: PlanCall, args: Sequence[Tensor]) -> list[Tensor]:
+    if call.kind == "predict":
+        ctx.xhat, ctx.x = args
+        args, outs = args[:1], [act(ctx, args[0])]
+    elif call.kind == "population":
+        pair = act(ctx, args[0], list(args[1:]))
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise TypeError(f"population must return (x, history), got {type(pair).__name__}")
+        outs = [pair[0], *pair[1]]
+    else:
+        outs = [act(ctx, args[0])]
+    if len(outs) != len(args):
+        raise ValueError(f"{call.kind} must return {len(args)} tensors, got {len(outs)}")
+    for a, b in zip(args, outs, strict=True):
+        if not isinstance(b, Tensor):
+            raise TypeError(f"{call.kind} must return a tensor, got {type(b).__name__}")
+        if b.shape != a.shape or b.device != a.device or not b.is_floating_point():
+            raise ValueError(f"{call.kind} must return {tuple(a.shape)} on {a.device}, got {tuple(b.shape)} {b.dtype} on {b.device}")
     return outs

@@ -12,6 +12,7 @@ from ..core.errors import unknown
 from ..core.predict import check_prediction, convert, input_scale
 from ..core.process import Process
 
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 TIMES = ("t", "sigma", "lambda", "c_noise")
 
 
@@ -107,8 +108,8 @@ class Denoiser:
         if tuple(out.shape) != want:
             more = f" or {(want[0], 2 * want[1], *want[2:])}" if self.variance is not None and x.dim() > 1 else ""
             raise ValueError(f"the network returned shape {tuple(out.shape)} for x of shape {want}; need {want}{more}")
-        if not out.is_floating_point():
-            raise TypeError(f"the network returned {out.dtype}; need a floating point dtype")
+        if out.dtype not in DTYPES:
+            raise TypeError(f"the network returned {out.dtype}; need float32, float16, bfloat16 or float64")
         if out.device != x.device:
             raise ValueError(f"the network returned a tensor on {out.device} for x on {x.device}")
         if out.layout != torch.strided:
@@ -122,7 +123,8 @@ class Denoiser:
         node = self.process.node(t)
 
         def column(v: Any) -> Tensor:
-            return torch.as_tensor(np.broadcast_to(np.asarray(v, dtype=np.float64), t.shape)).to(x.device, x.dtype).reshape(shape)
+            full = np.array(np.broadcast_to(v, t.shape), dtype=np.float64)  # a copy: torch wants arrays it may write
+            return torch.from_numpy(full).to(x.device, x.dtype).reshape(shape)
 
         p, q = convert(self.predicts, "data", node)
         raw = self.raw(x * column(input_scale(self.predicts, node)), self.times_tensor(t, x), cond or {})

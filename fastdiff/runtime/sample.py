@@ -17,8 +17,9 @@ from ..core.solver import Solver, solvers
 from ..noise.seeds import resolve
 from ..noise.streams import INITIAL
 from ..ops.normal import normal
-from .denoiser import Denoiser
-from .sampler import GRADIENTS, Callback, Sampler, check_x
+from .conditions import rows
+from .denoiser import DTYPES, Denoiser
+from .sampler import Callback, Sampler, check_run, check_x
 from .state import Trajectory
 
 
@@ -84,43 +85,52 @@ def sample(
         raise ValueError(f"noise={noise!r}; allowed: None (independent draws)")
     if distributed is not None:
         raise ValueError(f"distributed={distributed!r}; allowed: None")
-    if gradient not in GRADIENTS:
-        raise ValueError(f"gradient={gradient!r}; allowed: {', '.join(map(repr, GRADIENTS))}")
     if final not in FINALS:
         raise unknown("final", final, FINALS)
     if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1):
         raise ValueError(f"chunk must be a positive int, got {chunk!r}")
-    if isinstance(solver, str):
-        solver = solvers.make(solver, **solver_options)
-    else:
+    if chunk is not None and callback is not None:
+        raise ValueError("callback sees the whole batch: it does not go with chunk")
+    if guidance is not None and not isinstance(guidance, Hook):
+        raise TypeError(f"guidance must be a Hook such as fd.guidance.CFG, got {type(guidance).__name__}")
+    if not isinstance(hooks, (list, tuple)):
+        raise TypeError(f"hooks must be a list of Hooks, got {type(hooks).__name__}")
+    if isinstance(solver, Solver):
         check_options("sample (the solver is already made)", solver_options, ())
-    if times is not None:
-        if grid is not None or grid_options:
-            raise ValueError("give times or a grid, not both")
-        times = check_times(times.detach().cpu() if isinstance(times, Tensor) else times, process)
     else:
-        key = process.default_grid if grid is None else grid
-        times = grids.make(key, **dict(grid_options or {})).times(process, steps, final)
-        if final == "denoise":
-            times = np.append(times, process.t_zero)
+        solver = solvers.make(solver, **solver_options)
+    times = _times(process, steps, grid, grid_options, times, final)
     plan = make_plan(solver, process, times, predicts=denoiser.predicts, guidance=guidance, hooks=hooks)
-    x, rng = _start(denoiser, shape_or_x, float(times[0]), seeds, device, dtype, backend)
+    check_run(plan, cond, gradient, callback)
+    if chunk is not None and any(c.kind == "population" for c in plan.calls):
+        raise ValueError("chunk does not go with a hook that looks across samples (the population point)")
     sampler = Sampler(denoiser, plan, backend=backend)
+    x, rng = _start(denoiser, shape_or_x, float(times[0]), seeds, device, dtype, backend)
     options = (cond_grad, gradient, trajectory, callback, progress, check_finite)
     batch = x.shape[0]
     if chunk is None or chunk >= batch:
         return sampler._call(x, rng, None, cond, *options)
-    if callback is not None:
-        raise ValueError("callback sees the whole batch: it does not go with chunk")
     parts = []
     for i in range(0, batch, chunk):
-        j = min(i + chunk, batch)
-        piece = {k: v[i:j] if isinstance(v, Tensor) and v.dim() > 0 and v.shape[0] == batch else v for k, v in (cond or {}).items()}
-        parts.append(sampler._call(x[i:j], rng[i:j], None, piece, *options))
+        part = i, min(i + chunk, batch), batch
+        piece = slice(*part[:2])
+        parts.append(sampler._call(x[piece], rng[piece], None, rows(cond or {}, *part), *options, part=part))
     if trajectory:
         return Trajectory(torch.cat([p.x for p in parts]), parts[0].times, torch.cat([p.states for p in parts], 1),
                           torch.cat([p.data for p in parts], 1))
     return torch.cat(parts)
+
+
+def _times(process: Process, steps: Any, grid: Any, grid_options: Any, times: Any, final: str) -> np.ndarray:
+    if times is not None:
+        if grid is not None or grid_options:
+            raise ValueError("give times or a grid, not both")
+        return check_times(times.detach().cpu() if isinstance(times, Tensor) else times, process)
+    if grid_options is not None and not isinstance(grid_options, Mapping):
+        raise TypeError(f"grid_options must be a dict, got {type(grid_options).__name__}")
+    made = grids.make(process.default_grid if grid is None else grid, **dict(grid_options or {}))
+    points = made.times(process, steps, final)
+    return np.append(points, process.t_zero) if final == "denoise" else points
 
 
 def _start(denoiser: Denoiser, shape_or_x: Any, t: float, seeds: Any, device: Any, dtype: Any, backend: str | None) -> tuple[Tensor, Tensor]:
@@ -130,24 +140,36 @@ def _start(denoiser: Denoiser, shape_or_x: Any, t: float, seeds: Any, device: An
         check_x(x, "shape_or_x")
         if dtype is not None and x.dtype != dtype:
             raise ValueError(f"dtype={dtype} but x is {x.dtype}; cast x, or leave dtype out")
-        if device is not None and x.device != torch.empty(0, device=device).device:
+        if device is not None and x.device != _device(device):
             raise ValueError(f"device={device} but x is on {x.device}; move x, or leave device out")
         return x, resolve(seeds, x.shape[0], x.device)
     try:
         shape = torch.Size(shape_or_x)
-    except TypeError as e:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as e:
         raise TypeError(f"shape_or_x must be a tensor or a shape like (16, 3, 32, 32), got {shape_or_x!r}") from e
     if len(shape) < 1 or any(n < 0 for n in shape):
         raise ValueError(f"shape_or_x must be (batch, ...) without negative sizes, got {tuple(shape)}")
     if device is None:
         first = next(denoiser.net.parameters(), None) if isinstance(denoiser.net, torch.nn.Module) else None
         device = first.device if first is not None else torch.get_default_device()
+    device = _device(device)
     dtype = torch.get_default_dtype() if dtype is None else dtype
-    if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+    if dtype not in DTYPES:
         raise TypeError(f"dtype must be float32, float16, bfloat16 or float64, got {dtype!r}")
-    rng = resolve(seeds, shape[0], torch.device(device))
+    rng = resolve(seeds, shape[0], device)
     x = normal(shape, rng, 0, INITIAL, dtype=dtype, backend=backend)
     std = denoiser.process.prior_std(t)
     return (x if std == 1 else x.mul_(std)), rng
 
 
+def _device(device: Any) -> torch.device:
+    """The device, or the error that says why it cannot hold samples."""
+    try:
+        found = torch.empty(0, device=device).device
+    except TypeError as e:
+        raise TypeError(f"device must be a torch.device or its name, got {device!r}") from e
+    except (RuntimeError, AssertionError) as e:
+        raise ValueError(f"device={device!r} is not available: {str(e).splitlines()[0]}") from e
+    if found.type == "meta":
+        raise ValueError("device='meta' has no numbers to sample")
+    return found

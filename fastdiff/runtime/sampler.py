@@ -19,12 +19,12 @@ from ..core.plan import DRAWS, INPUTS, OUTPUTS, Plan, PlanCall, Stage
 from ..noise.seeds import resolve
 from ..noise.streams import column_stream
 from ..ops import _backends
-from ..ops._library import eager
+from ..ops._library import EAGER, route
 from ..ops.linear_step import linear_step
 from .conditions import detached, rows, stack
-from .context import Context, run_hook
+from .context import Context, Graph, run_hook
 from .denoiser import Denoiser
-from .state import State, Trajectory
+from .state import State, Trajectory, needed
 
 GRADIENTS = (None, "full", "checkpoint")
 KEPT = 16  # shapes for which a sampler keeps tables and buffers
@@ -110,16 +110,17 @@ class Sampler:
             cond = detached(cond)
         plain = not (looked_at or progress or check_finite or gradient or stop or start)
         with nullcontext() if gradient is not None else torch.no_grad():
-            if plain and executor.fast is not None and eager((like,)):
+            if plain and executor.fast is not None and route((like,)) == EAGER:
                 return executor.run_fast(registers[0], rng, cond)
             run = _Run(executor, registers, rng, cond, gradient, cond_grad, callback, check_finite, progress, part)
             if stop is not None:
-                return run.stop_at(stop)
+                return run.stop(start, stop)
             run.go(start, len(plan.stages))
         out = run.registers[plan.out]
         if trajectory:
             states = torch.stack([registers[0], *(run.states[i] for i in range(plan.visits))])
-            return Trajectory(out, plan.visited, states, torch.stack([run.data[i] for i in range(plan.visits)]))
+            times = np.array([plan.times[0], *(plan.end_of(i) for i in range(plan.visits))])
+            return Trajectory(out, times, states, torch.stack([run.data[i] for i in range(plan.visits)]))
         return out
 
     def capture(self, x: Tensor, *, cond: Mapping[str, Any] | None = None) -> CapturedSampler:
@@ -201,7 +202,8 @@ class _Executor:
     def table(self, dtype: torch.dtype) -> list[Tensor]:
         """Coefficients of every stage, rounded once to the dtype of the arithmetic."""
         if dtype not in self.tables:
-            self.tables[dtype] = [torch.tensor(a, dtype=dtype).to(self.device) for a in self.plan.coeffs]
+            rows = (a if s.inputs else np.pad(a, ((0, 0), (1, 0))) for s, a in zip(self.plan.stages, self.plan.coeffs, strict=True))
+            self.tables[dtype] = [torch.tensor(a, dtype=dtype).to(self.device) for a in rows]
         return self.tables[dtype]
 
     def take_buffers(self) -> dict[int, Tensor]:
@@ -229,7 +231,7 @@ class _Executor:
         plan = self.plan
         for s in plan.stages:
             simple = s.call is None or (s.call.kind == "net" and s.call.branches == (0,))
-            if not simple or s.emits or len(s.outputs) > OUTPUTS or len(s.inputs) > INPUTS or len(s.draws) > DRAWS:
+            if not simple or (s.draws and not s.inputs) or s.emits or len(s.outputs) > OUTPUTS or len(s.inputs) > INPUTS or len(s.draws) > DRAWS:
                 return None
         if any(k.startswith("const") for k in plan.kinds):
             return None
@@ -254,10 +256,11 @@ class _Executor:
                 return denoiser.net(x, t, **cond)
         else:
             net = denoiser.net  # type: ignore[assignment]
-        seen = _Outputs(denoiser)
+        seen = _Outputs(plan)
 
         def check(out: Any, arg: Tensor, k: int) -> Tensor:
-            return seen.own(out, arg, plan.calls[k].step, registers)
+            call = plan.calls[k]
+            return seen.own(denoiser.take(out, arg), call.outs[0], call.step, dict(enumerate(registers)))
 
         assert self.fast is not None
         self.fast.run(registers, rng, net, self.times, check)
@@ -268,99 +271,126 @@ class _Executor:
 
 
 class _Outputs:
-    """Keeps the network's outputs apart from our buffers and from one another."""
+    """Keeps what the network (or a hook) returns apart from our own memory and from what it returned before."""
 
-    def __init__(self, denoiser: Denoiser):
-        self.denoiser = denoiser
-        self.versions: dict[int, int] = {}  # storage of an output -> its version counter when it came
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self.versions: dict[int, int] = {}  # register of an output -> its version counter when it came
 
-    def own(self, out: Any, arg: Tensor, step: int, registers: Iterable[Tensor | None]) -> Tensor:
-        """The checked output; a copy of it where it is a view of x or of a buffer, which the next stage overwrites."""
-        out = self.denoiser.take(out, arg)
-        place, version = out.untyped_storage().data_ptr(), 0 if out.is_inference() else out._version
-        if any(r is not None and r.untyped_storage().data_ptr() == place for r in registers) and out.numel():
-            if place not in self.versions:
-                return out.clone(memory_format=torch.contiguous_format)
-            if self.versions[place] != version:
+    def own(self, out: Tensor, register: int, step: int, registers: Mapping[int, Tensor]) -> Tensor:
+        """The output in order for its register; a copy where it is a view of x or of a buffer, which the next stage overwrites."""
+        for r, held in registers.items():
+            if r in self.versions and held is not None and self.versions[r] != version(held):
                 raise ValueError(f"the network wrote its output of step {step} over an earlier one that is still needed; "
                                  "let it return a new tensor (out.clone())")
-        self.versions[place] = version
-        return out.contiguous()
+        place = out.untyped_storage().data_ptr()
+        ours = (t for r, t in registers.items() if t is not None and self.plan.kinds[r] != "raw")
+        if out.numel() and any(t.untyped_storage().data_ptr() == place for t in ours):
+            out = out.clone(memory_format=torch.contiguous_format)
+        out = out.contiguous()
+        self.versions[register] = version(out)
+        return out
+
+
+def version(t: Tensor) -> int:
+    """Counts the writes to a tensor; tensors of inference mode are not counted."""
+    return 0 if t.is_inference() else t._version
 
 
 class _Run:
     """One run of an executor, stage by stage, with everything that may be looked at on the way."""
 
-    def __init__(self, executor: _Executor, registers: dict[int, Tensor], rng: Tensor | None, cond: dict[str, Any], gradient: str | None,
-                 callback: Callback | None, check_finite: bool, progress: bool):
+    def __init__(self, executor: _Executor, registers: dict[int, Tensor], rng: Tensor | None, cond: dict[str, Any],
+                 gradient: str | None = None, cond_grad: bool = False, callback: Callback | None = None, check_finite: bool = False,
+                 progress: bool = False, part: tuple[int, int, int] | None = None):
         self.e, self.plan, self.registers, self.rng, self.cond = executor, executor.plan, dict(registers), rng, cond
-        self.gradient, self.callback, self.check_finite, self.progress = gradient, callback, check_finite, progress
+        self.gradient, self.cond_grad, self.callback = gradient, cond_grad, callback
+        self.check_finite, self.progress, self.part = check_finite, progress, part
         self.states: dict[int, Tensor] = {}
         self.data: dict[int, Tensor] = {}
-        self.compiling = torch.compiler.is_compiling()
-        self.buffers = None if gradient or self.compiling else executor.take_buffers()
-        self.outputs = _Outputs(executor.denoiser)
+        # buffers are for plain tensors; a graph, a compiler and torch.func want new ones
+        self.plain = gradient is None and route(registers.values()) == EAGER
+        self.pool = executor.take_buffers() if self.plain else {}
+        self.places = dict(self.pool)
+        self.outputs = _Outputs(self.plan)
         self.branch_cond: dict[tuple[int, ...], tuple[list[dict[str, Any]], dict[str, Any] | None]] = {}
-        self.branch_times: dict[int, Tensor] = {}
         self.ctx: Context | None = None
         hooks = self.plan.hooks
         self.grad_input = any(h.grad == "input" for h in hooks)
         if hooks:
             keys = rng if rng is not None else resolve(0, executor.shape[0], executor.device)
-            self.ctx = Context(executor.denoiser, cond, keys, self.plan.steps, executor.backend)
+            self.ctx = Context(executor.denoiser, cond, keys, self.plan.visits, executor.backend, part)
 
-    def go(self, start: int, boundary: int | None) -> None:
-        stages, bar = self.plan.stages, self._bar()
-        for k in range(start, len(stages)):
-            if k == boundary:
-                if self.buffers is not None:  # they go into the State
-                    self.buffers = None
-                break
-            stage = stages[k]
-            if stage.outputs:
-                self.linear(k, stage)
-            for what, step, r in stage.emits:
-                (self.states if what == "x" else self.data)[step] = self.registers[r]
-                if what == "data" and self.callback is not None:
-                    self.callback(step, self.plan.end_of(step), self.states[step], self.registers[r])
-            if stage.call is not None:
-                outs = self.network(k, stage.call) if stage.call.kind == "net" else self.hook(stage.call)
-                for r in stage.drop:
-                    self.registers[r] = None  # type: ignore[assignment]
-                for r, out in zip(stage.call.outs, outs, strict=True):
-                    self.registers[r] = out
-                if bar is not None and stage.call.kind == "net":
-                    bar.update(1)
-        if self.buffers is not None:
-            self.e.buffers.append(self.buffers)
-        if bar is not None:
-            bar.close()
+    def go(self, first: int, last: int) -> None:
+        """Stages first .. last - 1."""
+        with self._bar() as bar:
+            for k in range(first, last):
+                stage = self.plan.stages[k]
+                if stage.outputs:
+                    self.linear(k, stage)
+                for what, step, r in stage.emits:
+                    (self.states if what == "x" else self.data)[step] = self.registers[r]
+                    if what == "data" and self.callback is not None:
+                        self._show(step, self.states[step], self.registers[r])
+                if stage.call is not None:
+                    for r in (*stage.drop, *stage.call.outs):  # their memory is free before the network asks for more
+                        self.registers[r] = None  # type: ignore[assignment]
+                    outs = self.network(k, stage.call) if stage.call.kind == "net" else self.hook(stage.call)
+                    for r, out in zip(stage.call.outs, outs, strict=True):
+                        self.registers[r] = out
+                    if bar is not None and stage.call.kind == "net":
+                        bar.update(1)
+        if self.pool:
+            self.e.buffers.append(self.pool)
+
+    def stop(self, first: int, step: int) -> State:
+        """From stage `first` on until that many steps are done."""
+        boundary = self.e.boundary(step)
+        self.pool = {}  # the buffers go into the State, and nobody else gets them
+        self.go(first, boundary)
+        mine = {id(t) for t in self.places.values()}
+        alive = {r: self.registers[r] for r in sorted(needed(self.plan, boundary))}
+        alive = {r: t if id(t) in mine else t.detach().clone() for r, t in alive.items()}
+        rng = resolve(0, self.e.shape[0], self.e.device) if self.rng is None else self.rng
+        return State(self.plan.digest, boundary, step, self.e.dtype, alive, rng)
+
+    def _show(self, step: int, x: Tensor, data: Tensor) -> None:
+        assert self.callback is not None
+        before = version(x), version(data)
+        self.callback(step, self.plan.end_of(step), x, data)
+        if (version(x), version(data)) != before:
+            raise ValueError(f"callback changed x or data in place at step {step}; to steer a run use a Hook")
 
     def _bar(self) -> Any:
         if not self.progress:
-            return None
+            return nullcontext()
         try:
             from tqdm.auto import tqdm
         except ImportError as e:
             raise ImportError("progress=True needs tqdm: pip install tqdm") from e
-        return tqdm(total=sum(c.kind == "net" for c in self.plan.calls), desc=self.plan.solver, leave=False)
+        what = self.plan.solver if self.part is None else f"{self.plan.solver}, samples {self.part[0]} .. {self.part[1] - 1}"
+        return tqdm(total=sum(c.kind == "net" for c in self.plan.calls), desc=what)
 
     def linear(self, k: int, stage: Stage) -> None:
         regs = self.registers
-        T = [regs[i] for i in stage.inputs]
+        # a stage of draws alone reads a zero, to have a batch
+        T = [regs[i] for i in stage.inputs] or [torch.zeros(self.e.shape, dtype=self.e.dtype, device=self.e.device)]
         double = self.e.dtype == torch.float64 or any(t.dtype == torch.float64 for t in T)
         A = self.e.table(torch.float64 if double else torch.float32)[k]
         draws, streams = [d for d, _ in stage.draws], [column_stream(c) for _, c in stage.draws]
-        outs = None
-        if self.buffers is not None:
-            outs = [self.buffers[r] if r in self.buffers else torch.empty(self.e.shape, dtype=self.e.dtype, device=self.e.device)
-                    for r in stage.outputs]
+        outs = [self._place(r) for r in stage.outputs] if self.plain else None
         if len(stage.outputs) <= OUTPUTS and len(T) <= INPUTS and len(draws) <= DRAWS:
             made = linear_step(T, A, rng=self.rng, draws=draws, streams=streams, dtype=self.e.dtype, out=outs, backend=self.e.backend)
         else:
             made = self._split(stage, T, A, draws, streams, outs)
         for r, y in zip(stage.outputs, made, strict=True):
             regs[r] = y
+
+    def _place(self, r: int) -> Tensor:
+        """The memory of a register: a buffer, or what this run gives away (the result, a trajectory)."""
+        if r not in self.places:
+            self.places[r] = torch.empty(self.e.shape, dtype=self.e.dtype, device=self.e.device)
+        return self.places[r]
 
     def _split(self, stage: Stage, T: list[Tensor], A: Tensor, draws: list[int], streams: list[int], outs: list[Tensor] | None) -> list[Tensor]:
         """A stage too wide for one launch: a few outputs at a time, each with the inputs it uses."""
@@ -380,37 +410,50 @@ class _Run:
         return made
 
     def network(self, k: int, call: PlanCall) -> list[Tensor]:
-        e, denoiser = self.e, self.e.denoiser
-        x, t = self.registers[call.args[0]], e.times[e.call_of_stage[k]]
-        branches = call.branches
-        leaf = x
-        if self.grad_input and self.gradient is None:
-            leaf = x.detach().requires_grad_(True)
-        with torch.enable_grad() if leaf is not x else nullcontext():
+        e, ctx = self.e, self.ctx
+        x, t, branches = self.registers[call.args[0]], e.times[e.call_of_stage[k]], call.branches
+        if ctx is not None:
+            ctx.graph, ctx.outputs = None, ()  # the last step's graph is gone before the next one grows
+        leaf, mode = x, nullcontext()
+        if self.grad_input and not (x.requires_grad and torch.is_grad_enabled()):
+            leaf, mode = x.detach().requires_grad_(True), torch.enable_grad()
+        watched = x if self.plain else None
+        before = version(x) if self.plain else 0
+        with mode:
             if len(branches) == 1:
-                cond = self._conds(branches, call)[0][0]
-                outs = [self._evaluate(leaf, t, cond)]
+                outs = [self._evaluate(leaf, t, self._conds(branches, call)[0][0])]
             else:
-                conds, merged = self._conds(branches, call)
-                if merged is None:  # conditions that do not stack: one call each
-                    outs = [self._evaluate(leaf, t, c) for c in conds]
-                else:
-                    many = len(branches)
-                    outs = list(self._evaluate(torch.cat([leaf] * many), torch.cat([t] * many), merged).chunk(many))
-        if leaf is not x:
-            assert self.ctx is not None
-            node = denoiser.process.node(call.t)
-            self.ctx.graph = (leaf, outs, self._weights(branches, node, call.step))
-            outs = [o.detach() for o in outs]
-        if self.ctx is not None:
-            self.ctx.outputs = outs
+                outs = self._branches(leaf, t, *self._conds(branches, call), call.step)
+        if watched is not None and version(watched) != before:
+            raise ValueError(f"the network changed its input x in place at step {call.step}; let it work on a copy (x.clone())")
+        if self.grad_input:
+            assert ctx is not None
+            weights = self._weights(branches, e.denoiser.process.node(call.t), call.step)
+            ctx.graph = Graph(leaf, outs, weights, self.gradient is not None)
+            if self.gradient is None:
+                outs = [o.detach() for o in outs]
+        if ctx is not None:
+            ctx.outputs = outs
         if self.check_finite:
             for o in outs:
                 if not bool(torch.isfinite(o).all()):
                     raise NonFinite(f"the network's output is not finite at step {call.step} (t={call.t:g})")
-        if self.buffers is not None and not self.compiling:
-            alive = [r for i, r in self.registers.items() if r is not None]
-            outs = [self.outputs.own(o, x, call.step, alive) for o in outs]
+        if self.plain:
+            outs = [self.outputs.own(o, r, call.step, self.registers) for o, r in zip(outs, call.outs, strict=True)]
+        return outs
+
+    def _branches(self, x: Tensor, t: Tensor, conds: list[dict[str, Any]], merged: dict[str, Any] | None, step: int) -> list[Tensor]:
+        """The network on one x under several conditions: in one batch where they stack, else one call each."""
+        many = len(conds)
+        if merged is not None:
+            return list(self._evaluate(torch.cat([x] * many), torch.cat([t] * many), merged).chunk(many))
+        outs, came = [], []
+        for c in conds:
+            outs.append(self._evaluate(x, t, c))
+            came.append(version(outs[-1]) if self.plain else 0)
+        if self.plain and [version(o) for o in outs] != came:
+            raise ValueError(f"the network wrote one condition's output over another's at step {step}; let it return a new tensor "
+                             "(out.clone())")
         return outs
 
     def _evaluate(self, x: Tensor, t: Tensor, cond: Mapping[str, Any]) -> Tensor:
@@ -437,47 +480,26 @@ class _Run:
                     assert self.ctx is not None
                     self._point(call, i)
                     for j, own in enumerate(hook.inputs(self.ctx)):
+                        own = own if self.part is None else rows(own, *self.part)
+                        own = own if self.cond_grad or self.gradient is None else detached(own)
                         every[first + j] = {**self.cond, **own}
                 first += hook.branches
             conds = [every[b] for b in branches]
-            self.branch_cond[branches] = conds, stack_conditions(conds, self.e.shape[0]) if len(conds) > 1 else None
+            self.branch_cond[branches] = conds, stack(conds, self.e.shape[0]) if len(conds) > 1 else None
         return self.branch_cond[branches]
 
     def _point(self, call: PlanCall, hook: int) -> None:
         assert self.ctx is not None
-        ctx = self.ctx
-        if ctx.step != call.step:
-            ctx.draws = 0
-        ctx.node, ctx.step, ctx.hook = self.e.denoiser.process.node(call.t), call.step, hook
+        self.ctx.at(self.e.denoiser.process.node(call.t), call.step, hook)
 
     def hook(self, call: PlanCall) -> list[Tensor]:
         assert self.ctx is not None
         self._point(call, call.hook)
         outs = run_hook(self.plan.hooks[call.hook], self.ctx, call, [self.registers[r] for r in call.args])
-        if self.buffers is not None:
-            mine = {t.untyped_storage().data_ptr() for t in (*self.buffers.values(), self.registers[0])}
-            outs = [o.clone() if o.untyped_storage().data_ptr() in mine else o.contiguous() for o in outs]
-        return [o.to(self.e.dtype) for o in outs]
-
-
-def stack_conditions(conds: Sequence[Mapping[str, Any]], batch: int) -> dict[str, Any] | None:
-    """Keyword arguments of several branches as those of one batch; None where some value cannot be stacked."""
-    keys = list(dict.fromkeys(k for c in conds for k in c))
-    merged: dict[str, Any] = {}
-    for key in keys:
-        if any(key not in c for c in conds):
-            return None
-        values = [c[key] for c in conds]
-        if all(isinstance(v, Tensor) and v.dim() > 0 for v in values):
-            wide = [v.expand(batch, *v.shape[1:]) if v.shape[0] == 1 and batch != 1 else v for v in values]
-            if any(v.shape[0] != batch or v.shape[1:] != wide[0].shape[1:] or v.dtype != wide[0].dtype for v in wide):
-                return None
-            merged[key] = torch.cat(wide)
-        elif all(v is values[0] for v in values) or not any(isinstance(v, Tensor) for v in values) and all(v == values[0] for v in values):
-            merged[key] = values[0]
-        else:
-            return None
-    return merged
+        outs = [o.to(self.e.dtype) for o in outs]
+        if self.plain:
+            outs = [self.outputs.own(o, r, call.step, self.registers) for o, r in zip(outs, call.outs, strict=True)]
+        return outs
 
 
 class CapturedSampler:
@@ -500,8 +522,8 @@ class CapturedSampler:
 
     def _run(self) -> Tensor:
         with torch.no_grad():
-            run = _Run(self.executor, {0: self.x}, self.rng, self.cond, None, None, False, False)
-            run.go(0, None)
+            run = _Run(self.executor, {0: self.x}, self.rng, self.cond)
+            run.go(0, len(self.executor.plan.stages))
         return run.registers[self.executor.plan.out]
 
     def __call__(self, x: Tensor, *, seeds: Any = None, cond: Mapping[str, Any] | None = None) -> Tensor:

@@ -25,7 +25,7 @@ from ._exponential import SIGN, Known, adams, advance, singlestep
 @dataclass(frozen=True)
 class UniPC(Multistep):
     key = "unipc"
-    memory = 1
+    memory = corrects = 1
     source = "Zhao et al. 2023, arXiv:2302.04867"
 
     lower_order_final: Literal["auto", "always", "never"] = "always"

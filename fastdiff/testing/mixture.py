@@ -45,20 +45,19 @@ class GaussianMixture:
     def event(self) -> tuple[int, ...]:
         return tuple(self.means.shape[1:])
 
-    def expectations(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
-        """(E[x_0 | x], E[eps | x]) in float64; alpha and sigma are numbers, or tensors that broadcast
-        against x."""
-        x = x.double()
-        mu, s2 = self.means, self.stds**2
-        k = (len(mu),) + (1,) * (x.ndim - len(self.event)) + self.event  # components first
-        mu, s2 = mu.reshape(k).to(x.device), s2.reshape(k).to(x.device)
-        v = alpha * alpha * s2 + sigma * sigma + x.new_zeros(x.shape)
-        off = x - alpha * mu
-        fit = -(v.log() + off * off / v) / 2
+    def expectations(self, x: Array, alpha: Array, sigma: Array) -> tuple[Array, Array]:
+        """(E[x_0 | x], E[eps | x]) in float64, of an array or a tensor x; alpha and sigma broadcast to x."""
+        lib: Any = torch if isinstance(x, Tensor) else np
+        x = x.double() if isinstance(x, Tensor) else np.asarray(x, dtype=np.float64)
+        k = (-1,) + (1,) * (x.ndim - len(self.event)) + self.event  # components stand before x's dimensions
+        rows = self.weights.reshape((-1,) + (1,) * x.ndim), self.means.reshape(k), (self.stds**2).reshape(k)
+        w, mu, s2 = (v.to(x.device) if lib is torch else v.numpy() for v in rows)
+        v, off = alpha * alpha * s2 + sigma * sigma, x - alpha * mu
+        fit = -(lib.log(v) + off * off / v) / 2
         if self.event:
-            fit = fit.sum(tuple(range(-len(self.event), 0)), keepdim=True)
-        prior = self.weights.log().to(x.device).reshape((-1,) + (1,) * (x.ndim))
-        r = torch.softmax(prior + fit, dim=0)
+            fit = lib.sum(fit, tuple(range(-len(self.event), 0)), keepdims=True)
+        r = w * lib.exp(fit - lib.amax(fit, 0))
+        r = r / r.sum(0)
         return (r * (mu + alpha * s2 * off / v)).sum(0), (r * sigma * off / v).sum(0)
 
     def denoiser(

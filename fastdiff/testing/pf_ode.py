@@ -27,16 +27,16 @@ def pf_ode(
     """
     from scipy.integrate import solve_ivp  # not at import: only this function needs it
 
-    start = torch.as_tensor(x, dtype=torch.float64)
+    start = np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x, dtype=np.float64)
     (a0, s0), (a1, s1) = ((float(process.alpha(float(t))), float(process.sigma(float(t)))) for t in (t0, t1))
 
     def slope(theta: float, u: np.ndarray) -> np.ndarray:
         a, s = math.cos(theta), math.sin(theta)
-        x0, eps = mixture.expectations(torch.from_numpy(u).reshape(start.shape), a, s)
-        return (a * eps - s * x0).reshape(-1).numpy()
+        x0, eps = mixture.expectations(u.reshape(start.shape), a, s)
+        return (a * eps - s * x0).reshape(-1)
 
     span = (math.atan2(s0, a0), math.atan2(s1, a1))
-    u = start.reshape(-1).numpy() / math.hypot(a0, s0)
+    u = start.reshape(-1) / math.hypot(a0, s0)
     flow = solve_ivp(slope, span, u, method="DOP853", rtol=max(tol, 3e-14), atol=tol)
     if not flow.success:
         raise RuntimeError(f"pf_ode: {flow.message}")

@@ -46,7 +46,7 @@ def test_called_it_is_the_data_prediction(nets: Any) -> None:
                 torch.testing.assert_close(denoiser(X64, times), want, rtol=1e-8, atol=1e-8)
         one = float(t[2])
         torch.testing.assert_close(denoiser(X64, one), nets.Mixture(process, "data").data(
-            X64, torch.tensor(process.alpha(one)), torch.tensor(process.sigma(one))), rtol=1e-8, atol=1e-8)
+            X64, *(torch.tensor(f(one), dtype=torch.float64) for f in (process.alpha, process.sigma))), rtol=1e-8, atol=1e-8)
 
 
 def test_edm_preconditioning_is_karras_formula() -> None:

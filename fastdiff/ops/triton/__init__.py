@@ -1,5 +1,8 @@
-"""Triton twins of the compiled kernels: the same names, arguments and bits. They serve CUDA tensors where the package was built
-without a CUDA compiler. Under TRITON_INTERPRET=1 they take CPU tensors."""
+"""Triton twins of the compiled kernels: the same names, arguments and bits.
+
+They serve CUDA tensors where the package was built without a CUDA compiler. Under TRITON_INTERPRET=1 they
+take CPU tensors.
+"""
 
 from .linear_step import linear_step_
 from .normal import fill_

@@ -1,5 +1,6 @@
-"""What every launch decides: the block, the grid, the device; and the exact conversions that the kernels share."""
+"""What every launch decides (block, device, options), and the exact conversions that the kernels share."""
 
+# pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false
 from __future__ import annotations
 
 import os
@@ -16,7 +17,7 @@ _INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
 def block(elements: int) -> int:
-    """Elements for one program. The interpreter pays by the program, so there one program takes a whole sample."""
+    """Elements for one program. The interpreter pays by the program: there one takes a whole sample."""
     return max(16, min(triton.next_power_of_2(elements), 2**20 if _INTERPRETED else 1024))
 
 
@@ -35,8 +36,8 @@ def widen(x, wide: tl.constexpr):
 
 @triton.jit
 def narrow(y, dtype: tl.constexpr):
-    """One rounding to nearest even, subnormals kept. float64 goes to half through a float32 rounded to odd, which keeps the side
-    that the second rounding must see; bfloat16 by its bits, since the interpreter truncates."""
+    """One rounding to nearest even, subnormals kept. float64 goes to half through a float32 rounded to odd,
+    which keeps the side that the second rounding must see; bfloat16 by bits: the interpreter truncates."""
     if y.dtype == tl.float64 and (dtype == tl.float16 or dtype == tl.bfloat16):
         f = y.to(tl.float32)
         back = f.to(tl.float64)

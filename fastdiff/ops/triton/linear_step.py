@@ -1,8 +1,9 @@
-"""linear_step in Triton: one program takes a part of one sample, reads every input once, then writes every output.
+"""linear_step in Triton: a program takes a part of one sample, reads every input, then writes every output.
 
 y_j = sum_i A[.., j, i] T_i + sum_c A[.., j, n_in + c] xi_c
 """
 
+# pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false
 from __future__ import annotations
 
 from collections.abc import Sequence

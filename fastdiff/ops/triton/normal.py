@@ -1,5 +1,6 @@
-"""normal, uniform in Triton: Philox4x32-10 words and Box-Muller by the polynomials of `_reference`, in registers."""
+"""normal, uniform in Triton: Philox4x32-10 and Box-Muller by the polynomials of `_reference`."""
 
+# pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false
 from __future__ import annotations
 
 import triton

@@ -1,0 +1,174 @@
+"""What it takes to test a solver of any key, one that was added today included.
+
+    variants(key)      the options worth a test: every choice of every field
+    Digits             vectors of 60-digit numbers, for formulas run in more digits than float64 has
+    exact_mixture      the mixture's data prediction over them
+    network_rows       every network input of a formula as a row over x_T and the outputs before it
+    rank               of such rows, by elimination with full pivoting
+"""
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from decimal import Decimal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from ..core.direct import Direct
+from ..core.number import Real, precision
+from ..core.predict import convert, input_scale
+from ..core.process import Node, Process
+from ..core.solver import Solver, solvers
+from .mixture import GaussianMixture
+
+Row = dict[int, Decimal]
+SAMPLES = {"eta": (0.5, 1.0), "churn": (4.0,)}  # values worth a test of options that are numbers
+
+
+def variants(key: str) -> list[dict[str, Any]]:
+    """The defaults, then each other value of each field alone; order and startup in all combinations."""
+    cls = solvers.get(key)
+    hints = get_type_hints(cls)
+    choices: dict[str, list[Any]] = {}
+    for f in fields(cls):  # type: ignore[arg-type]
+        if f.name == "order":
+            values: Iterable[Any] = cls.orders  # type: ignore[attr-defined]
+        elif f.name == "startup":
+            values = cls.startups  # type: ignore[attr-defined]
+        elif get_origin(hints[f.name]) is Literal:
+            values = get_args(hints[f.name])
+        else:
+            values = (True, False) if f.type == "bool" else SAMPLES.get(f.name, ())
+        choices[f.name] = [v for v in values if v != f.default]
+    both = [n for n in ("order", "startup") if choices.get(n)]
+    default = {f.name: f.default for f in fields(cls)}  # type: ignore[arg-type]
+    made: list[dict[str, Any]] = []
+    for values in itertools.product(*([default[n], *choices[n]] for n in both)):
+        made.append({n: v for n, v in zip(both, values, strict=True) if v != default[n]})
+    made += [{n: v} for n, values in choices.items() if n not in both for v in values]
+    return made
+
+
+class Digits:
+    """A vector of Reals that adds and scales. Use inside `fastdiff.core.number.precision()`."""
+
+    def __init__(self, values: Iterable[Any]):
+        self.v = [v if isinstance(v, Real) else Real(v) for v in values]
+
+    def __add__(self, o: Any) -> Digits:
+        return Digits(a + b for a, b in zip(self.v, o.v, strict=True)) if isinstance(o, Digits) else NotImplemented
+
+    def __radd__(self, o: Any) -> Digits:
+        return self if type(o) is int and o == 0 else NotImplemented  # so that sum() works
+
+    def __sub__(self, o: Digits) -> Digits:
+        return self + o * -1
+
+    def __mul__(self, w: Any) -> Digits:
+        return Digits(a * w for a in self.v)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, w: Any) -> Digits:
+        return Digits(a / w for a in self.v)
+
+    def __neg__(self) -> Digits:
+        return self * -1
+
+    def tolist(self) -> list[float]:
+        return [float(v) for v in self.v]
+
+
+def exact_mixture(mixture: GaussianMixture, predicts: str) -> Callable[[Digits, Node], Digits]:
+    """The network of `mixture.denoiser`, for a mixture on the line, over Digits."""
+    w, mu, sd = ([Real(float(v)) for v in a] for a in (mixture.weights, mixture.means, mixture.stds))
+
+    def data(x: Real, alpha: Real, sigma: Real) -> Real:
+        v = [(alpha * b) ** 2 + sigma**2 for b in sd]
+        off = [x - alpha * m for m in mu]
+        fit = [a.log() - (b.log() + d * d / b) / 2 for a, b, d in zip(w, v, off, strict=True)]
+        top = max(fit, key=float)
+        r = [(f - top).exp() for f in fit]
+        x0 = [a * (m + alpha * b * b / c * d) for a, m, b, c, d in zip(r, mu, sd, v, off, strict=True)]
+        return sum(x0[1:], x0[0]) / sum(r[1:], r[0])
+
+    def net(x: Digits, n: Node) -> Digits:
+        p, q = convert("data", predicts, n)
+        scale = _real(input_scale(predicts, n))
+        x = x / scale
+        return x * _real(p) + Digits(data(v, _real(n.alpha), _real(n.sigma)) for v in x.v) * _real(q)
+
+    return net
+
+
+def network_rows(solver: Solver, process: Process, times: Sequence[float], predicts: str) -> list[Row]:
+    """Row k: what call k is given, over (x_T, output 0, output 1, ...) in 60 digits; the last row is the result.
+
+    Draws are left out: a plan makes them again and carries none.
+    """
+    rows: list[Row] = []
+
+    def net(x: _Sparse, n: Node) -> _Sparse:
+        rows.append(x.c)
+        return _Sparse({len(rows): Decimal(1)})
+
+    with precision():
+        run = Direct(net, _Sparse({0: Decimal(1)}), predicts, wanted=solver.predicts, noise=lambda step, column: _Sparse({}))
+        solver.record(run, [process.node(Real(float(t))) for t in times])
+        return [*rows, run.x.c]
+
+
+def rank(rows: Iterable[Row], columns: Iterable[int], zero: Decimal = Decimal("1e-35")) -> int:
+    """The rank of the rows restricted to some columns; each row is scaled to 1 first."""
+    columns = list(columns)
+    with precision():
+        left = []
+        for row in rows:
+            scale = max((abs(v) for v in row.values()), default=Decimal(0))
+            if scale:
+                left.append([row.get(c, Decimal(0)) / scale for c in columns])
+        found = 0
+        while left and columns:
+            i, j = max(itertools.product(range(len(left)), range(len(columns))), key=lambda ij: abs(left[ij[0]][ij[1]]))
+            pivot = left.pop(i)
+            if abs(pivot[j]) <= zero:
+                break
+            left = [[a - row[j] / pivot[j] * b for a, b in zip(row, pivot, strict=True)] for row in left]
+            for row in left:
+                row[j] = Decimal(0)
+            found += 1
+        return found
+
+
+class _Sparse:
+    """A vector over named axes with Decimal entries."""
+
+    def __init__(self, c: Row):
+        self.c = c
+
+    def __add__(self, o: Any) -> _Sparse:
+        if not isinstance(o, _Sparse):
+            return NotImplemented
+        return _Sparse({a: self.c.get(a, Decimal(0)) + o.c.get(a, Decimal(0)) for a in {*self.c, *o.c}})
+
+    def __radd__(self, o: Any) -> _Sparse:
+        return self if type(o) is int and o == 0 else NotImplemented
+
+    def __mul__(self, w: Any) -> _Sparse:
+        w = _real(w).v
+        return _Sparse({a: v * w for a, v in self.c.items()})
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, w: Any) -> _Sparse:
+        return _Sparse({a: v / _real(w).v for a, v in self.c.items()})
+
+    def __sub__(self, o: _Sparse) -> _Sparse:
+        return self + o * -1
+
+    def __neg__(self) -> _Sparse:
+        return self * -1
+
+
+def _real(v: Any) -> Real:
+    return v if isinstance(v, Real) else Real(v)
