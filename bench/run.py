@@ -2,10 +2,11 @@
 
     ./dev bench [kernels] [sampler] [--quick]          out/bench.json, out/bench.png
 
-A benchmark file has `run(...) -> list of rows`; a row is a dict with "case" and figures. It may have more functions that
-return rows: those named in its `ALSO` run too. `--quick` runs what its `QUICK` (keyword arguments of `run`) says.
+A benchmark file has `run(...) -> list of rows`; a row is a dict with "case" and figures. Functions named in
+its `ALSO` give more rows. `--quick` runs `run(**QUICK)` alone.
 Figures are medians on this machine while it did whatever else it did: compare ratios, not microseconds.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -23,11 +24,20 @@ import torch
 import fastdiff as fd
 
 HERE = Path(__file__).resolve().parent
-UNITS = {"ratio": "times faster than the peer", "of_copy_bandwidth": "share of the copy bandwidth", "gb_s": "GB/s", "ours_us": "us"}
+UNITS = {
+    "ratio": "times faster than the peer",
+    "of_copy_bandwidth": "share of the copy bandwidth",
+    "gb_s": "GB/s",
+    "ours_us": "us",
+}
 
 
 def benchmarks() -> dict[str, Path]:
-    return {p.stem: p for p in sorted(HERE.glob("*.py")) if not p.stem.startswith("_") and p != Path(__file__).resolve()}
+    return {
+        p.stem: p
+        for p in sorted(HERE.glob("*.py"))
+        if not p.stem.startswith("_") and p != Path(__file__).resolve()
+    }
 
 
 def module(name: str, path: Path) -> ModuleType:
@@ -47,7 +57,9 @@ def rows_of(bench: ModuleType, quick: bool) -> list[dict[str, Any]]:
 def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 1e4 else f"{value:.0f}"
-    return "x".join(map(str, value)) if isinstance(value, (list, tuple)) else "" if value is None else str(value)
+    return (
+        "x".join(map(str, value)) if isinstance(value, (list, tuple)) else "" if value is None else str(value)
+    )
 
 
 def table(name: str, rows: list[dict[str, Any]]) -> None:
@@ -59,8 +71,13 @@ def table(name: str, rows: list[dict[str, Any]]) -> None:
 
         t = Table(title=name)
         for i, k in enumerate(head):
-            t.add_column(k.replace("_", " "), justify="right" if all(isinstance(r.get(k), (int, float, type(None))) for r in rows) else "left",
-                         no_wrap=i == 0)
+            t.add_column(
+                k.replace("_", " "),
+                justify="right"
+                if all(isinstance(r.get(k), (int, float, type(None))) for r in rows)
+                else "left",
+                no_wrap=i == 0,
+            )
         for row in body:
             t.add_row(*row)
         Console().print(t)
@@ -87,7 +104,9 @@ def plot(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
     if not panels:
         return
     sizes = [max(2, len(rows)) for _, _, rows in panels]
-    fig, axes = plt.subplots(len(panels), 1, figsize=(8, 0.26 * sum(sizes) + 0.9 * len(panels)), squeeze=False, height_ratios=sizes)
+    fig, axes = plt.subplots(
+        len(panels), 1, figsize=(8, 0.26 * sum(sizes) + 0.9 * len(panels)), squeeze=False, height_ratios=sizes
+    )
     for ax, (name, key, rows) in zip(axes[:, 0], panels, strict=True):
         labels = [" ".join(shown(r[k]) for k in ("case", "dtype", "shape") if k in r) for r in rows]
         bars = ax.barh(range(len(rows)), [r[key] for r in rows], color="#4878a8")
@@ -103,8 +122,14 @@ def plot(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
 
 def machine() -> dict[str, Any]:
     """What a reader needs to place the figures."""
-    facts = {"fastdiff": fd.__version__, "torch": torch.__version__, "python": platform.python_version(), "cpus": os.cpu_count(),
-             "load": os.getloadavg()[0], "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None}
+    facts = {
+        "fastdiff": fd.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
     try:
         from fastdiff import _C
 
@@ -116,7 +141,9 @@ def machine() -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     known = benchmarks()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="fewer cases and rounds")
     parser.add_argument("--out", type=Path, default=Path("out"))
@@ -132,8 +159,13 @@ def main(argv: list[str] | None = None) -> int:
         table(f"{name} ({time.perf_counter() - start:.0f} s)", results[name])
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / ".gitignore").write_text("*\n")
-    for target, write in (("bench.json", lambda p: p.write_text(json.dumps({"machine": facts, "rows": results}, indent=1) + "\n")),
-                          ("bench.png", lambda p: plot(results, p))):
+    for target, write in (
+        (
+            "bench.json",
+            lambda p: p.write_text(json.dumps({"machine": facts, "rows": results}, indent=1) + "\n"),
+        ),
+        ("bench.png", lambda p: plot(results, p)),
+    ):
         part = args.out / f".{os.getpid()}.{target}"  # renamed when whole
         write(part)
         if part.exists():

@@ -23,12 +23,6 @@ void first_place(const View& v, const Where& w, Place& place) {
   same_place(v, w, place);
 }
 
-size_t width(Dtype d) { return d == Dtype::f32 || d == Dtype::i32 ? 4 : d == Dtype::f64 || d == Dtype::i64 ? 8 : 2; }
-
-bool overlap(const View& a, const View& b) {
-  const auto x = reinterpret_cast<uintptr_t>(a.data), y = reinterpret_cast<uintptr_t>(b.data);
-  return a.n && b.n && x < y + b.n * width(b.dtype) && y < x + a.n * width(a.dtype);
-}
 
 }  // namespace
 
@@ -53,7 +47,7 @@ void tensors(Step& s, const View* T, int n_in, const View* out, int n_out, Place
     s.out[j] = out[j].data;
   }
   bool whole = false;
-  int64_t bytes = int64_t(n_out) * y.n * width(y.dtype);
+  int64_t bytes = n_out * y.bytes();
   for (int i = 0; i < n_in; ++i) {
     const View& t = T[i];
     const Where w{kStep, "T", i};
@@ -67,7 +61,7 @@ void tensors(Step& s, const View* T, int n_in, const View* out, int n_out, Place
     for (int j = 0; j < n_out; ++j)
       if (overlap(t, out[j]) && (t.data != out[j].data || t.dtype != y.dtype || s.constant[i]))
         refuse(w, "shares memory with out[" + std::to_string(j) + "]; only the same elements of the same type may be overwritten");
-    bytes += t.n * static_cast<int64_t>(width(t.dtype));
+    bytes += t.bytes();
   }
   if (!whole && s.B != 1) refuse({kStep, "T"}, "holds constants only; one tensor must have all " + count(s.B, "sample"));
   s.bytes = bytes, s.past_cache = false;
@@ -76,8 +70,8 @@ void tensors(Step& s, const View* T, int n_in, const View* out, int n_out, Place
 void columns(Step& s, py::handle draws, py::handle streams, const char* call) {
   const dl::Items d(draws, {call, "draws"}), t(streams, {call, "streams"});
   if (d.size() != t.size())
-    throw std::invalid_argument(std::string(call) + ": there are " + count(d.size(), "draw") + " but " + count(t.size(), "stream") + "; need one of each for a noise column");
-  if (d.size() > kMaxNoise) throw std::invalid_argument(std::string(call) + ": there are " + count(d.size(), "noise column") + "; at most 4");
+    throw std::invalid_argument(std::string(call) + ": the call has " + count(d.size(), "draw") + " but " + count(t.size(), "stream") + "; need one of each for a noise column");
+  if (d.size() > kMaxNoise) throw std::invalid_argument(std::string(call) + ": the call has " + count(d.size(), "noise column") + "; at most 4");
   s.n_noise = d.size();
   for (int c = 0; c < s.n_noise; ++c) {
     s.draw[c] = dl::integer(d[c], {call, "draws", c});
@@ -94,14 +88,14 @@ void matrix(Step& s, const View& A, const View* index, const Place& place) {
     refuse(w, std::string("is ") + dl::name_of(A.dtype) + "; need float32" + (s.wide ? " or float64" : ", since no tensor here is float64"));
   const int n = s.n_in + s.n_noise, front = A.ndim - 2;
   if (front < 0 || front > 1 || A.shape[front] != s.n_out || A.shape[front + 1] != n)
-    refuse(w, "is " + dl::shape_of(A) + " but there are " + count(s.n_in, "tensor") + ", " + count(s.n_noise, "noise column") + " and " +
+    refuse(w, "is " + dl::shape_of(A) + " but the call has " + count(s.n_in, "tensor") + ", " + count(s.n_noise, "noise column") + " and " +
                   count(s.n_out, "output") + "; need (" + std::to_string(s.n_out) + ", " + std::to_string(n) + "), or that after one more dimension");
   s.A = A.data, s.A_wide = A.dtype == Dtype::f64;
   s.groups = front ? A.shape[0] : 1;
   s.sample_matrices = front, s.index = nullptr, s.index_step = 0;
   if (!index) {
     if (front && s.groups != s.B)
-      refuse(w, "is " + dl::shape_of(A) + " but there are " + count(s.B, "sample") + "; need one matrix each, or an index");
+      refuse(w, "is " + dl::shape_of(A) + " but the call has " + count(s.B, "sample") + "; need one matrix each, or an index");
     return;
   }
   const Where v{kStep, "index"};
@@ -126,7 +120,7 @@ void noise(Step& s, const View* rng, const Place& place) {
   s.rng = nullptr;
   if (!s.n_noise) return;
   const Where w{kStep, "rng"};
-  if (!rng) refuse(w, "is None but there are " + count(s.n_noise, "noise column") + "; need int64 (B, 3): seed, sample id, draw base");
+  if (!rng) refuse(w, "is None but the call has " + count(s.n_noise, "noise column") + "; need int64 (B, 3): seed, sample id, draw base");
   same_place(*rng, w, place);
   if (rng->dtype != Dtype::i64 || rng->ndim != 2 || rng->shape[0] != s.B || rng->shape[1] != 3)
     refuse(w, std::string("is ") + dl::name_of(rng->dtype) + " " + dl::shape_of(*rng) + "; need int64 (" + std::to_string(s.B) + ", 3): seed, sample id, draw base");

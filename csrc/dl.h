@@ -78,7 +78,13 @@ struct View {
   int64_t n;
   Dtype dtype;
   int32_t device, index;
+  int64_t bytes() const { return n * width_of(dtype); }
 };
+
+inline bool overlap(const View& a, const View& b) {
+  const auto *x = static_cast<const char*>(a.data), *y = static_cast<const char*>(b.data);
+  return a.n && b.n && x < y + b.bytes() && y < x + a.bytes();
+}
 
 inline const char* name_of(Dtype d) {
   constexpr const char* kNames[] = {"float32", "float16", "bfloat16", "float64", "int32", "int64"};
@@ -93,36 +99,51 @@ inline std::string device_name(int32_t type, int32_t index) {
   return type == kCpu ? "cpu" : type == kCuda ? "cuda:" + std::to_string(index) : "device type " + std::to_string(type);
 }
 
-inline View view(py::handle h, const Where& w) {
+// What keeps a Python object from being seen as a tensor in memory. After no_memory a Python error is set.
+enum class Fault { none, unbound, no_tensor, no_memory, no_dtype, strided, no_data };
+
+inline Fault look(py::handle h, View& v) {  // no message: cheap where a fault is no mistake
   const Bound& b = bound();
-  if (!b.table) throw std::invalid_argument(std::string(w.call) + ": bind(torch.Tensor) has not been called");
-  if (!PyObject_TypeCheck(h.ptr(), b.type)) refuse(w, std::string("is a ") + Py_TYPE(h.ptr())->tp_name + "; need a torch.Tensor");
+  if (!b.table) return Fault::unbound;
+  if (!PyObject_TypeCheck(h.ptr(), b.type)) return Fault::no_tensor;
   Tensor t;
-  if (b.table->borrow(h.ptr(), &t)) {
-    const py::error_already_set e;
-    refuse(w, "is no plain tensor in memory (" + std::string(py::str(e.value())) + ")");
-  }
-  View v{static_cast<char*>(t.data) + t.byte_offset, t.shape, t.ndim, 1, Dtype::f32, t.device.type, t.device.index};
-  const unsigned kind = t.dtype.lanes == 1 ? t.dtype.code << 8 | t.dtype.bits : 0u;
-  switch (kind) {
+  if (b.table->borrow(h.ptr(), &t)) return Fault::no_memory;
+  v = {static_cast<char*>(t.data) + t.byte_offset, t.shape, t.ndim, 1, Dtype::f32, t.device.type, t.device.index};
+  switch (t.dtype.lanes == 1 ? t.dtype.code << 8 | t.dtype.bits : 0) {
     case 0x220: v.dtype = Dtype::f32; break;
     case 0x210: v.dtype = Dtype::f16; break;
     case 0x410: v.dtype = Dtype::bf16; break;
     case 0x240: v.dtype = Dtype::f64; break;
     case 0x020: v.dtype = Dtype::i32; break;
     case 0x040: v.dtype = Dtype::i64; break;
-    default:
-      refuse(w, "is " + std::string(py::str(h.attr("dtype"))) + "; allowed are float32, float16, bfloat16 and float64 (int32 and int64 for indices)");
+    default: return Fault::no_dtype;
   }
+  bool strided = false;
   for (int i = t.ndim - 1; i >= 0; --i) {
-    if (t.shape[i] > 1 && t.strides && t.strides[i] != v.n) {
-      for (int k = 0; k < t.ndim; ++k)
-        if (t.shape[k] == 0) return v.n = 0, v;  // no elements: strides mean nothing
-      refuse(w, "is not contiguous; call .contiguous()");
-    }
+    strided |= t.shape[i] > 1 && t.strides && t.strides[i] != v.n;
     v.n *= t.shape[i];
   }
-  if (v.n && !t.data) refuse(w, "has no memory behind it (a fake or meta tensor)");
+  if (strided && v.n) return Fault::strided;  // without elements strides mean nothing
+  return v.n && !t.data ? Fault::no_data : Fault::none;
+}
+
+inline View view(py::handle h, const Where& w) {
+  View v;
+  switch (look(h, v)) {
+    case Fault::none: break;
+    case Fault::unbound: throw std::invalid_argument(std::string(w.call) + ": bind(torch.Tensor) has not been called");
+    case Fault::no_tensor: refuse(w, std::string("is of type ") + Py_TYPE(h.ptr())->tp_name + "; need a torch.Tensor");
+    case Fault::no_memory: {
+      const py::error_already_set e;
+      const std::string all = py::str(e.value());
+      refuse(w, "is no plain tensor in memory (" + all.substr(0, all.find('\n')) + ")");
+    }
+    case Fault::no_dtype:
+      refuse(w, "is " + std::string(py::str(h.attr("dtype"))) +
+                    "; allowed are float32, float16, bfloat16 and float64 (int32 and int64 for indices)");
+    case Fault::strided: refuse(w, "is not contiguous; call .contiguous()");
+    case Fault::no_data: refuse(w, "has no memory behind it (a fake or meta tensor)");
+  }
   return v;
 }
 
@@ -132,7 +153,7 @@ class Items {
   Items(py::handle h, const Where& w) : kept_(py::reinterpret_steal<py::object>(PySequence_Fast(h.ptr(), ""))) {
     if (!kept_) {
       PyErr_Clear();
-      refuse(w, std::string("is a ") + Py_TYPE(h.ptr())->tp_name + "; need a list");
+      refuse(w, std::string("is of type ") + Py_TYPE(h.ptr())->tp_name + "; need a list");
     }
   }
   int size() const { return static_cast<int>(PySequence_Fast_GET_SIZE(kept_.ptr())); }
@@ -143,8 +164,9 @@ class Items {
 };
 
 inline int64_t integer(py::handle h, const Where& w) {
-  const long long v = PyLong_Check(h.ptr()) ? PyLong_AsLongLong(h.ptr()) : -1;
-  if (v == -1 && (PyErr_Occurred() || !PyLong_Check(h.ptr()))) {
+  const py::object i = py::reinterpret_steal<py::object>(PyNumber_Index(h.ptr()));  // numpy's integers too
+  const long long v = i ? PyLong_AsLongLong(i.ptr()) : -1;
+  if (v == -1 && PyErr_Occurred()) {
     PyErr_Clear();
     refuse(w, "is " + std::string(py::repr(h)) + "; need an int of 64 bits");
   }

@@ -3,18 +3,27 @@
 #include "check.h"
 #include "core/philox.h"
 #include "cpu/dispatch.h"
+#include "program.h"
 
 namespace py = pybind11;
+
+namespace fd {
+
+void run_call(Step& s) {
+  s.past_cache = cpu::past_cache(s.bytes);
+  if (cpu::small(s.B * s.E)) return cpu::run(s);
+  const py::gil_scoped_release released;
+  cpu::run(s);
+}
+
+}  // namespace fd
 
 namespace {
 
 void linear_step(py::handle T, py::handle A, py::handle index, py::handle rng, py::handle draws, py::handle streams, py::handle out) {
   fd::check::Place place{fd::dl::kCpu, 0};
   fd::Step s = fd::check::step(T, A, index, rng, draws, streams, out, place);
-  s.past_cache = fd::cpu::past_cache(s.bytes);
-  if (fd::cpu::small(s.B * s.E)) return fd::cpu::run(s);
-  const py::gil_scoped_release released;
-  fd::cpu::run(s);
+  fd::run_call(s);
 }
 
 void fill(py::handle out, py::handle rng, py::handle draw, py::handle stream, const std::string& family) {
@@ -43,5 +52,8 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.def("isas", &fd::cpu::isas);
   m.def("set_isa", &fd::cpu::set_isa, py::arg("name"));
   m.def("threads", &fd::cpu::threads);
+  py::class_<fd::Program>(m, "Program")
+      .def(py::init<py::handle>(), py::arg("stages"))
+      .def("run", &fd::Program::run, py::arg("registers"), py::arg("rng"), py::arg("net"), py::arg("times"), py::arg("check"));
   m.def("philox", &philox, py::arg("counter"), py::arg("key"));
 }

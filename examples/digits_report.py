@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import mean
 
 import matplotlib
 import numpy as np
@@ -14,64 +15,58 @@ from matplotlib import pyplot as plt  # noqa: E402 - the backend first: there ma
 COLUMNS = 5  # images in a row of a tile
 
 
-def rows(numbers: dict) -> tuple[list[str], list[list[str]]]:
-    calls = sorted({c for found in numbers["solvers"].values() for c in found})
-    base = numbers["training"]
-    body = [[solver, *(f"{found[c]['mean']:.3f} ({found[c]['mean'] / base:.1f}x)" for c in calls)] for solver, found in numbers["solvers"].items()]
-    return ["solver", *(f"{c} calls" for c in calls)], body
-
-
 def table(numbers: dict) -> None:
-    """Print the table, by rich where it is installed."""
-    head, body = rows(numbers)
-    title = f"Frechet distance to held-out digits, mean of {numbers['repeats']} seeds"
-    floor = (f"{numbers['training digits']} digits against {numbers['held-out digits']} held out, in {numbers['components']} principal components\n"
-             f"the training digits themselves: {numbers['training']:.3f} (1x)     pure noise: {numbers['noise']:.2f}")
+    """Print the numbers, by rich where it is installed."""
+    distance, digits = numbers["distance"], numbers["digits"]
+    solvers, floor = distance["solvers"], distance["training digits"]
+    calls = list(next(iter(solvers.values())))
+    repeats = len(next(iter(solvers.values()))[calls[0]])
+    title = f"Frechet distance to held-out digits, mean of {repeats} seeds (in brackets: training digits = 1)"
+    head = ["solver", *(f"{n} calls" for n in calls)]
+    body = [[solver, *(f"{mean(v):.3f} ({mean(v) / floor:.1f})" for v in found.values())]
+            for solver, found in solvers.items()]
+    print(title)
     try:
         from rich.console import Console
         from rich.table import Table
 
-        console = Console()
-        t = Table(title=title, caption=floor, caption_justify="left")
-        for i, name in enumerate(head):
-            t.add_column(name, justify="right" if i else "left")
+        shown = Table("solver")
+        for name in head[1:]:
+            shown.add_column(name, justify="right")
         for row in body:
-            t.add_row(*row)
-        console.print(t)
+            shown.add_row(*row)
+        Console().print(shown)
     except ImportError:
-        widths = [max(len(r[i]) for r in [head, *body]) for i in range(len(head))]
-        print(title)
-        for row in [head, *body]:
-            print("  ".join(v.rjust(w) if i else v.ljust(w) for i, (v, w) in enumerate(zip(row, widths, strict=True))))
-        print(floor)
-    print("accuracy on held-out digits of a classifier trained on")
+        widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
+        for row in (head, *body):
+            print("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)))
+    print(f"training digits {floor:.3f} (1), pure noise {distance['noise']:.2f}; {digits['training']} digits "
+          f"against {digits['held out']}, {numbers['components']} principal components")
+    print("held-out digits read right by a classifier trained on")
     for what, value in numbers["accuracy"].items():
-        print(f"  {what}: {100 * value:.1f} %")
+        print(f"    {what}: {100 * value:.1f} %")
 
 
 def tile(images: Tensor) -> np.ndarray:
-    """(n, 1, 8, 8) -> one image of rows of five, a pixel of white between."""
+    """(n, 1, 8, 8) -> rows of five, dark ink on white, a pixel between."""
     padded = np.pad(images[:, 0].numpy().clip(-1, 1), ((0, 0), (0, 1), (0, 1)), constant_values=-1)
-    grid = padded.reshape(-1, COLUMNS, 9, 9).transpose(0, 2, 1, 3).reshape(-1, COLUMNS * 9)
-    return -grid  # dark ink on white
+    return -padded.reshape(-1, COLUMNS, 9, 9).transpose(0, 2, 1, 3).reshape(-1, COLUMNS * 9)
 
 
-def picture(path: Path, shown: dict[tuple[str, int], Tensor], solvers: list[str], calls: list[int], data: Digits) -> None:
+def picture(path: Path, shown: dict[tuple[str, int], Tensor], data: Digits) -> None:
     """Rows: solvers; columns: network calls; the last column: real digits."""
-    fig, axes = plt.subplots(len(solvers), len(calls) + 1, figsize=(1.9 * (len(calls) + 1) + 0.9, 0.95 * len(solvers) + 0.4), squeeze=False)
-    for i, solver in enumerate(solvers):
-        for j, n in enumerate(calls):
-            axes[i][j].imshow(tile(shown[solver, n]), cmap="gray", vmin=-1, vmax=1)
-            if i == 0:
-                axes[i][j].set_title(f"{n} calls", fontsize=10)
-        axes[i][0].set_ylabel(solver, fontsize=10)
-        order = [int((data.held_y == d).nonzero()[i]) for d in range(10)]
-        axes[i][-1].imshow(tile(data.held_x[order]), cmap="gray", vmin=-1, vmax=1)
-    axes[0][-1].set_title("real, held out", fontsize=10)
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
-        for spine in ax.spines.values():
-            spine.set_visible(False)
+    solvers, calls = (list(dict.fromkeys(key[i] for key in shown)) for i in (0, 1))
+    rows, columns = len(solvers), len(calls) + 1
+    fig, axes = plt.subplots(rows, columns, figsize=(1.9 * columns + 0.9, 0.95 * rows + 0.4), squeeze=False)
+    for i, (solver, line) in enumerate(zip(solvers, axes, strict=True)):
+        real = data.held_x[[int((data.held_y == digit).nonzero()[i]) for digit in range(10)]]
+        for ax, images in zip(line, [*(shown[solver, n] for n in calls), real], strict=True):
+            ax.imshow(tile(images), cmap="gray", vmin=-1, vmax=1)
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+        line[0].set_ylabel(solver, fontsize=9)
+    for ax, title in zip(axes[0], [*(f"{n} calls" for n in calls), "real, held out"], strict=True):
+        ax.set_title(title, fontsize=10)
     fig.tight_layout(pad=0.4)
     fig.savefig(path, dpi=130, format="png")
     plt.close(fig)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 
 
@@ -41,8 +42,9 @@ def solvers() -> tuple[list[str], list[list[str]]]:
     for key in registry.names():
         cls, p = registry.get(key), plan(key, process, times, predicts="noise")
         text = sys.modules[cls.__module__].__doc__ or ""
-        what = text.split("\n", 1)[0].rstrip(".:")
-        source = next((line.split("Source:", 1)[1].split(";")[0].strip().rstrip(".") for line in text.splitlines() if "Source:" in line), "")
+        what = text.split("\n", 1)[0].split(":")[0].rstrip(".")
+        found = re.search(r"Source: ([^\n]*?arXiv:[\d.]+\d)", text)
+        source = found.group(1) if found else cls.source
         draws = sum(len(s.draws) for s in p.stages)
         rows.append([key, what, source, str(p.order), f"{p.nfe / steps:.2g}", str(p.carried), f"{draws / steps:.2g}"])
     return head, rows

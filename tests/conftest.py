@@ -1,4 +1,5 @@
 """What every test has: the installed package, its own random state, and a skip where no GPU is."""
+
 import sys
 from collections.abc import Iterator
 from pathlib import Path

@@ -67,6 +67,14 @@ def variants() -> Iterator[tuple[str, Any]]:
         yield f"fill uniform {d}", fill(d, False)
 
 
+def compiled(variant: Any, capability: int, options: dict[str, Any] = OPTIONS) -> str:
+    """The PTX of a variant."""
+    kernel, signature, constants, aligned = variant
+    signature = signature | {name: "constexpr" for name in constants}
+    source = ASTSource(kernel, signature, constants, {path: ALIGNED for path in aligned})
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm["ptx"]
+
+
 def faults(ptx: str) -> list[str]:
     found = [what for what, pattern in FORBIDDEN.items() if re.search(pattern, ptx)]
     loads = bool(re.search(r"ld\.global\.(v4\.b32|v2\.b64)", ptx)) or "fill_kernel" in ptx
@@ -78,11 +86,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--capability", type=int, default=90)
     capability, bad = parser.parse_args().capability, 0
-    for name, (fn, signature, constants, aligned) in variants():
-        signature |= {k: "constexpr" for k in constants}
-        source = ASTSource(fn, signature, constants, {path: ALIGNED for path in aligned})
-        kernel = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=OPTIONS)
-        wrong = faults(kernel.asm["ptx"])
+    for name, variant in variants():
+        wrong = faults(compiled(variant, capability))
         bad += bool(wrong)
         print(f"{'wrong: ' + ', '.join(wrong) if wrong else 'ok':24}{name}")
     return bad > 0

@@ -45,6 +45,8 @@ class Solver:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         solvers.add(cls)
+        if not hasattr(cls, "key"):
+            cls.key = cls.__name__  # a user's own solver needs no key to be run
 
     def step(self, p: Any, s: Node, t: Node, past: Past) -> Past:
         raise TypeError(f"{type(self).__name__} does not define step(p, s, t, past)")

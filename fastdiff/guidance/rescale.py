@@ -18,7 +18,6 @@ from torch import Tensor
 from ..core.errors import unknown
 from ..core.hook import Hook
 from ..core.options import check_numbers, require
-from ..core.predict import convert
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Rescale(Hook):
             return xhat
         if xhat.numel() < 2 * len(xhat):
             raise ValueError(f"Rescale: a sample of shape {tuple(xhat.shape[1:])} has no spread")
-        p, q = (float(v) for v in convert(ctx.denoiser.predicts, "data", ctx.here))  # xhat = p x + q out
+        p, q = ctx.conversion  # xhat = p x + q out
         x, xhat, c = (_wide(v) for v in (ctx.x, xhat, ctx.outputs[0]))
         c, offset = (q * c, p * x) if self.space == "network" else (p * x + q * c, 0)
         out = xhat - offset

@@ -59,6 +59,8 @@ def _draw(
         raise ValueError(
             f"noise.{call}: shape is {shape!r}; (B, *) is allowed, the first dimension counts the samples"
         )
+    if not 0 <= draw < 2**32:
+        raise ValueError(f"noise.{call}: draw is {draw}; 0 .. 2^32 - 1 is allowed")
     if device is None:
         device = torch.empty(0).device  # the default device, in a form that torch.compile reads
     rng = resolve(seeds, shape[0], device)

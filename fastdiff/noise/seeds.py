@@ -112,7 +112,8 @@ def _column(name: str, x: Any, batch: int, device: torch.device) -> Tensor:
 
 
 def _many(x: Any) -> bool:
-    return hasattr(x, "__len__") and getattr(x, "ndim", 1) > 0
+    """A sequence, a tensor or an array with a dimension; a set has no order and a string no numbers."""
+    return getattr(x, "ndim", 0) > 0 or (isinstance(x, Sequence) and not isinstance(x, (str, bytes)))
 
 
 def _in_range(name: str, x: Any, end: int) -> None:
@@ -135,7 +136,7 @@ def _index(name: str, x: Any) -> int:
 
 def _check(name: str, x: Any, end: int) -> None:
     """Look at every number. A CUDA tensor is waited for, unless a graph is being captured."""
-    if not _many(x) or isinstance(x, (str, bytes)):
+    if not _many(x):
         _in_range(name, x, end)
     elif isinstance(x, Tensor):
         if x.dim() != 1 or x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool:

@@ -84,8 +84,8 @@ def draw_stream(call: str, draw: Any, stream: Any, k: str = "") -> None:
     for number in (draw, stream):
         if isinstance(number, bool) or not hasattr(number, "__index__"):
             raise TypeError(f"{call}: draw{k} and stream{k} must be ints, got {draw!r} and {stream!r}")
-    if not 0 <= draw < 2**32:
-        say(call, f"draw{k}", f"is {draw}", "0 .. 2^32 - 1")
+    if not -(2**63) <= draw < 2**63:  # what counts is its sum with the draw base, modulo 2^32
+        say(call, f"draw{k}", f"is {draw}", "an int of 64 bits")
     if not 0 <= stream <= 255:
         say(call, f"stream{k}", f"is {stream}", "0 .. 255 (fastdiff.noise.streams)")
 

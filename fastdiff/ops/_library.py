@@ -129,7 +129,7 @@ class Op:
         with torch._C._AutoDispatchBelowAutograd():
             return self.dispatch(*args)
 
-    def differentiable(self, run: Callable[..., Sequence[Tensor]], *args: Any, moves: bool) -> tuple[Tensor, ...]:
+    def differentiable(self, run: Callable[..., Any], *args: Any, moves: bool) -> tuple[Tensor, ...]:
         """`run(*args)` as a node of the autograd graph; `moves`: an argument may have a tangent."""
         a = self.Args(*args)
         leaves, counts = self.flatten(a)
@@ -241,15 +241,15 @@ class _Function(torch.autograd.Function):
         call = ctx.call
         if call.modes is None:
             return tuple(call.op.derivative.jvp(call.fill(ctx.saved_tensors), call.fill(tangents)))
-        # torch switches forward mode off around a jvp, for the outer levels of torch.func too, whose part of the
-        # tangent would silently be missing. With it on, this level's own tangents must be taken off the arguments.
+        # torch switches forward mode off around a jvp, for the outer levels of torch.func too, whose part of
+        # the tangent would silently be missing. With it on, this level's own tangents must be taken off.
         with forward_ad._set_fwd_grad_enabled(call.modes[1]):
             a = call.fill([_primal(t) for t in ctx.saved_tensors])
             return tuple(call.op.derivative.jvp(a, call.fill(tangents)))
 
 
 def _dual(t: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Primal and tangent. forward_ad.unpack_dual would ask Python for the level, which compiled graphs do not tell."""
+    """Primal and tangent. forward_ad.unpack_dual asks Python for the level; compiled graphs do not tell it."""
     return torch._VF._unpack_dual(t, level=0)
 
 

@@ -90,7 +90,11 @@ def linear_step(
         _backends.must_be_automatic("linear_step", backend, A)
         return tuple(_op.dispatch(list(T), A, *rest))
     run = _kernel if backend is None else partial(_kernel, backend=backend)
-    return _op.differentiable(run, T, A, *rest, moves=forward_mode())
+    try:
+        return _op.differentiable(run, T, A, *rest, moves=forward_mode())
+    except Exception:
+        _checks.linear_step("linear_step", T, A, index, rng, draws, streams, dtype)  # are the arguments to blame?
+        raise
 
 
 def linear_step_(

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 from ..core.plan import PlanCall
-from ..core.predict import convert, input_scale
-from ..core.process import Node
 from ..noise.streams import hook_stream
 from ..ops.normal import normal
 from .denoiser import Denoiser
@@ -18,12 +16,26 @@ from .denoiser import Denoiser
 DRAWS_A_STEP = 1 << 16
 
 
+class Place(NamedTuple):
+    """Where a call stands, in plain numbers: made once, when a plan is made ready."""
+
+    step: int = -1
+    t: float = float("nan")
+    alpha: float = float("nan")
+    sigma: float = float("nan")
+    rho: float = float("nan")
+    p: float = 0.0  # xhat = p x + q out, x being scaled by `scale` before the network sees it
+    q: float = 1.0
+    scale: float = 1.0
+    weights: tuple[float, ...] = ()  # of the branches' outputs in the guided prediction
+
+
 class Graph(NamedTuple):
     """What one network call left for ctx.vjp."""
 
     leaf: Tensor  # what the network was given
     outputs: Sequence[Tensor]
-    weights: Sequence[float]  # of the outputs in the guided prediction
+    weights: Sequence[float]
     further: bool  # a derivative of the vjp may be asked for too
 
 
@@ -35,6 +47,7 @@ class Context:
     t, alpha, sigma, rho, step, steps    where the run is; rho = sigma / alpha
     cond            the keyword arguments of the network
     outputs         the network's own outputs of this call, the plain branch first
+    conversion      (p, q) with data prediction = p x + q output
     registers       a dict of this hook's own, kept over the run
     part            (first, last, batch): which samples of the whole batch these are; None for all of them
     model(x, t, cond), vjp(v), normal(like)    see below
@@ -48,8 +61,7 @@ class Context:
     part: tuple[int, int, int] | None = None
     x: Any = None
     xhat: Any = None
-    node: Node | None = None
-    step: int = -1
+    place: Place = Place()
     hook: int = -1
     memory: dict[int, dict[str, Any]] = field(default_factory=dict)
     outputs: Sequence[Tensor] = ()
@@ -57,37 +69,39 @@ class Context:
     draws: dict[int, int] = field(default_factory=dict)  # of each hook in this step
 
     @property
+    def step(self) -> int:
+        return self.place.step
+
+    @property
     def t(self) -> float:
-        return float(self.here.t)
+        return self.place.t
 
     @property
     def alpha(self) -> float:
-        return float(self.here.alpha)
+        return self.place.alpha
 
     @property
     def sigma(self) -> float:
-        return float(self.here.sigma)
+        return self.place.sigma
 
     @property
     def rho(self) -> float:
-        return float(self.here.rho)
+        return self.place.rho
+
+    @property
+    def conversion(self) -> tuple[float, float]:
+        return self.place.p, self.place.q
 
     @property
     def registers(self) -> dict[str, Any]:
         """Tensors that this hook keeps from step to step."""
         return self.memory.setdefault(self.hook, {})
 
-    @property
-    def here(self) -> Node:
-        if self.node is None:
-            raise RuntimeError("a hook's context has no time outside a run")
-        return self.node
-
-    def at(self, node: Node, step: int, hook: int) -> None:
-        """Move to a hook at a node of a step."""
-        if self.step != step:
+    def at(self, place: Place, hook: int) -> None:
+        """Move to a hook at a call."""
+        if self.place.step != place.step:
             self.draws.clear()
-        self.node, self.step, self.hook = node, step, hook
+        self.place, self.hook = place, hook
 
     def model(self, x: Tensor, t: float, cond: Mapping[str, Any] | None = None) -> Tensor:
         """A further evaluation, as a data prediction."""
@@ -106,8 +120,7 @@ class Context:
         if self.graph is None:
             raise RuntimeError('ctx.vjp needs a hook with grad = "input", at the predict point')
         leaf, outputs, weights, further = self.graph
-        p, q = (float(c) for c in convert(self.denoiser.predicts, "data", self.here))
-        scale = float(input_scale(self.denoiser.predicts, self.here))
+        p, q, scale = self.place.p, self.place.q, self.place.scale
         seeds = [v.to(o.dtype) * (w * q) for w, o in zip(weights, outputs, strict=True)]
         if not all(o.requires_grad for o in outputs):
             raise ValueError("ctx.vjp: the network's output carries no graph; does it run under no_grad, or detach?")

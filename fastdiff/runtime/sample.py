@@ -19,7 +19,7 @@ from ..noise.streams import INITIAL
 from ..ops.normal import normal
 from .conditions import rows
 from .denoiser import DTYPES, Denoiser
-from .sampler import Callback, Sampler, check_run, check_x
+from .sampler import Callback, Sampler, check_run, check_x, eagerly
 from .state import Trajectory
 
 
@@ -80,7 +80,6 @@ def sample(
     """
     if not isinstance(denoiser, Denoiser):
         raise TypeError(f"denoiser must be a fd.Denoiser(net, process, predicts=...), got {type(denoiser).__name__}")
-    process = denoiser.process
     if noise is not None:
         raise ValueError(f"noise={noise!r}; allowed: None (independent draws)")
     if distributed is not None:
@@ -95,17 +94,12 @@ def sample(
         raise TypeError(f"guidance must be a Hook such as fd.guidance.CFG, got {type(guidance).__name__}")
     if not isinstance(hooks, (list, tuple)):
         raise TypeError(f"hooks must be a list of Hooks, got {type(hooks).__name__}")
-    if isinstance(solver, Solver):
-        check_options("sample (the solver is already made)", solver_options, ())
-    else:
-        solver = solvers.make(solver, **solver_options)
-    times = _times(process, steps, grid, grid_options, times, final)
-    plan = make_plan(solver, process, times, predicts=denoiser.predicts, guidance=guidance, hooks=hooks)
-    check_run(plan, cond, gradient, callback)
-    if chunk is not None and any(c.kind == "population" for c in plan.calls):
+    how = times, steps, grid, grid_options, final
+    sampler, std = eagerly(_sampler, denoiser, solver, solver_options, how, guidance, hooks, backend)
+    check_run(sampler.plan, cond, gradient, callback)
+    if chunk is not None and any(c.kind == "population" for c in sampler.plan.calls):
         raise ValueError("chunk does not go with a hook that looks across samples (the population point)")
-    sampler = Sampler(denoiser, plan, backend=backend)
-    x, rng = _start(denoiser, shape_or_x, float(times[0]), seeds, device, dtype, backend)
+    x, rng = _start(denoiser, shape_or_x, std, seeds, device, dtype, backend)
     options = (cond_grad, gradient, trajectory, callback, progress, check_finite)
     batch = x.shape[0]
     if chunk is None or chunk >= batch:
@@ -121,7 +115,22 @@ def sample(
     return torch.cat(parts)
 
 
-def _times(process: Process, steps: Any, grid: Any, grid_options: Any, times: Any, final: str) -> np.ndarray:
+def _sampler(
+    denoiser: Denoiser, solver: str | Solver, solver_options: Mapping[str, Any], how: tuple[Any, ...], guidance: Hook | None,
+    hooks: Sequence[Hook], backend: str | None,
+) -> tuple[Sampler, float]:
+    """What runs, and the standard deviation of x_T."""
+    process = denoiser.process
+    if isinstance(solver, Solver):
+        check_options("sample (the solver is already made)", solver_options, ())
+    else:
+        solver = solvers.make(solver, **solver_options)
+    times = _times(process, *how)
+    plan = make_plan(solver, process, times, predicts=denoiser.predicts, guidance=guidance, hooks=hooks)
+    return Sampler(denoiser, plan, backend=backend), process.prior_std(float(times[0]))
+
+
+def _times(process: Process, times: Any, steps: Any, grid: Any, grid_options: Any, final: str) -> np.ndarray:
     if times is not None:
         if grid is not None or grid_options:
             raise ValueError("give times or a grid, not both")
@@ -133,7 +142,7 @@ def _times(process: Process, steps: Any, grid: Any, grid_options: Any, times: An
     return np.append(points, process.t_zero) if final == "denoise" else points
 
 
-def _start(denoiser: Denoiser, shape_or_x: Any, t: float, seeds: Any, device: Any, dtype: Any, backend: str | None) -> tuple[Tensor, Tensor]:
+def _start(denoiser: Denoiser, shape_or_x: Any, std: float, seeds: Any, device: Any, dtype: Any, backend: str | None) -> tuple[Tensor, Tensor]:
     """x at the first time, and the random keys of the batch."""
     if isinstance(shape_or_x, Tensor):
         x = shape_or_x
@@ -158,7 +167,6 @@ def _start(denoiser: Denoiser, shape_or_x: Any, t: float, seeds: Any, device: An
         raise TypeError(f"dtype must be float32, float16, bfloat16 or float64, got {dtype!r}")
     rng = resolve(seeds, shape[0], device)
     x = normal(shape, rng, 0, INITIAL, dtype=dtype, backend=backend)
-    std = denoiser.process.prior_std(t)
     return (x if std == 1 else x.mul_(std)), rng
 
 

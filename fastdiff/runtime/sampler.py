@@ -5,7 +5,7 @@ looked at between the stages, the same loop runs in C++ (`_C.Program`): about ha
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -16,13 +16,14 @@ from torch.utils.checkpoint import checkpoint
 
 from ..core.errors import NonFinite, unknown
 from ..core.plan import DRAWS, INPUTS, OUTPUTS, Plan, PlanCall, Stage
+from ..core.predict import convert, input_scale
 from ..noise.seeds import resolve
 from ..noise.streams import column_stream
 from ..ops import _backends
 from ..ops._library import EAGER, route
 from ..ops.linear_step import linear_step
 from .conditions import detached, rows, stack
-from .context import Context, Graph, run_hook
+from .context import Context, Graph, Place, run_hook
 from .denoiser import Denoiser
 from .state import State, Trajectory, needed
 
@@ -48,6 +49,7 @@ class Sampler:
             raise unknown("backend", backend, _backends.NAMES)
         self.denoiser, self.plan, self.backend = denoiser, plan, backend
         self._executors: dict[tuple[Any, ...], _Executor] = {}
+        self._trajectory: tuple[Plan, np.ndarray] | None = None
 
     def __call__(
         self,
@@ -83,7 +85,7 @@ class Sampler:
         stop: int | None = None, part: tuple[int, int, int] | None = None,
     ) -> Any:
         """__call__, with the random keys already made where rng is given; part = (first, last, batch) of a chunk."""
-        plan, start = self.plan, 0
+        plan, start, times = self.plan, 0, self.plan.times
         check_run(plan, cond, gradient, callback)
         looked_at = trajectory or callback is not None
         if isinstance(x, State):
@@ -101,7 +103,7 @@ class Sampler:
             if looked_at or gradient is not None:
                 raise ValueError("stop does not go with trajectory, callback or gradient")
         if looked_at:
-            plan = plan.with_trajectory()
+            plan, times = self._looked_at()
         executor = self._executor(plan, like)
         if rng is None and (executor.random or seeds is not None):
             rng = resolve(seeds, like.shape[0], like.device)
@@ -119,7 +121,6 @@ class Sampler:
         out = run.registers[plan.out]
         if trajectory:
             states = torch.stack([registers[0], *(run.states[i] for i in range(plan.visits))])
-            times = np.array([plan.times[0], *(plan.end_of(i) for i in range(plan.visits))])
             return Trajectory(out, times, states, torch.stack([run.data[i] for i in range(plan.visits)]))
         return out
 
@@ -134,14 +135,26 @@ class Sampler:
     def _executor(self, plan: Plan, x: Tensor) -> _Executor:
         key = (plan is self.plan, tuple(x.shape), x.dtype, x.device)
         executor = self._executors.get(key)
-        if executor is None:
-            with torch.inference_mode(False):
-                executor = _Executor(self.denoiser, plan, x, self.backend)
-            if not torch._C._len_torch_dispatch_stack():  # under a mode its tensors are not real
-                if len(self._executors) >= KEPT:
-                    self._executors.clear()
-                self._executors[key] = executor
+        return eagerly(self._new_executor, key, plan, x) if executor is None else executor
+
+    def _new_executor(self, key: tuple[Any, ...], plan: Plan, x: Tensor) -> _Executor:
+        with torch.inference_mode(False):
+            executor = _Executor(self.denoiser, plan, x, self.backend)
+        if not torch._C._len_torch_dispatch_stack():  # under a mode its tensors are not real
+            if len(self._executors) >= KEPT:
+                self._executors.clear()
+            self._executors[key] = executor
         return executor
+
+    def _looked_at(self) -> tuple[Plan, np.ndarray]:
+        """The plan that gives every state and data prediction out, and the times it visits."""
+        if self._trajectory is None:
+            self._trajectory = eagerly(self._make_trajectory)
+        return self._trajectory
+
+    def _make_trajectory(self) -> tuple[Plan, np.ndarray]:
+        plan = self.plan.with_trajectory()
+        return plan, np.array([plan.times[0], *(plan.end_of(i) for i in range(plan.visits))])
 
     def __repr__(self) -> str:
         return f"Sampler({self.denoiser!r}, {self.plan!r})"
@@ -155,18 +168,29 @@ def check_run(plan: Plan, cond: Any, gradient: Any, callback: Any) -> None:
         raise TypeError(f"cond must be a dict of the network's keyword arguments, got {type(cond).__name__}")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable as callback(step, t, x, data), got {type(callback).__name__}")
+    if torch.compiler.is_compiling():
+        return
     wants_graph = gradient is not None or any(h.grad == "input" for h in plan.hooks)
     if wants_graph and torch.is_inference_mode_enabled():
         raise ValueError("torch.inference_mode records nothing, but gradient or a hook's ctx.vjp needs a graph; use torch.no_grad")
-    if gradient is None and torch.is_grad_enabled() and _under_func_grad():
-        raise ValueError("inside torch.func.grad or vjp the default gradient=None would give a derivative of 0: pass gradient='full', "
-                         "or sample under torch.no_grad()")
+    if gradient != "full" and torch.is_grad_enabled() and _under_func_grad():
+        why = "would give a derivative of 0" if gradient is None else "needs hooks on saved tensors, which torch.func has not"
+        raise ValueError(f"inside torch.func.grad or vjp gradient={gradient!r} {why}: pass gradient='full', or sample "
+                         "under torch.no_grad()")
 
 
 def _under_func_grad() -> bool:
-    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
+    if not torch._C._are_functorch_transforms_active():
         return False
     return any(level.key() == torch._C._functorch.TransformType.Grad for level in torch._C._functorch.get_interpreter_stack() or ())
+
+
+def eagerly(make: Callable[..., Any], *args: Any) -> Any:
+    """make(*args) outside of a torch.compile around us: plans and tables are made by host code, which no graph can hold."""
+    if not torch.compiler.is_compiling():
+        return make(*args)
+    torch._dynamo.graph_break(msg="fastdiff: to compile a Sampler whole, run it once before at this shape, dtype and device")
+    return torch.compiler.disable(make)(*args)
 
 
 def check_x(x: Any, name: str = "x") -> None:
@@ -196,6 +220,7 @@ class _Executor:
         times = denoiser.times_tensor([c.t for c in plan.calls], x) if plan.calls else x.new_empty(0)
         self.times = [row.expand(x.shape[0]).contiguous() for row in times]
         self.call_of_stage = {k: i for i, k in enumerate(k for k, s in enumerate(plan.stages) if s.call)}
+        self.places = {k: _place(denoiser, plan, s.call) for k, s in enumerate(plan.stages) if plan.hooks and s.call}
         self.buffers: list[dict[int, Tensor]] = []  # sets not in use; a run takes one and puts it back
         self.fast = self._program() if backend in (None, "cpu") and x.device.type == "cpu" and type(x) is Tensor else None
 
@@ -270,6 +295,24 @@ class _Executor:
         return out
 
 
+def _place(denoiser: Denoiser, plan: Plan, call: PlanCall) -> Place:
+    """What hooks may ask at a call, as plain numbers."""
+    node = denoiser.process.node(call.t)
+    t, alpha, sigma = (float(v) for v in (node.t, node.alpha, node.sigma))
+    here = Place(call.step, t, alpha, sigma, sigma / alpha if alpha else float("inf"))
+    if call.kind not in ("net", "predict"):
+        return here
+    weights, first = {0: 1.0}, 1
+    for hook in plan.hooks:
+        if hook.branches and hook.active(node, call.step):
+            own = [float(w) for w in hook.weights(node, call.step)]
+            weights = {b: w * own[0] for b, w in weights.items()} | dict(enumerate(own[1:], first))
+        first += hook.branches
+    p, q = (float(c) for c in convert(denoiser.predicts, "data", node))
+    used = tuple(weights[b] for b in call.branches)
+    return here._replace(p=p, q=q, scale=float(input_scale(denoiser.predicts, node)), weights=used)
+
+
 class _Outputs:
     """Keeps what the network (or a hook) returns apart from our own memory and from what it returned before."""
 
@@ -335,7 +378,7 @@ class _Run:
                 if stage.call is not None:
                     for r in (*stage.drop, *stage.call.outs):  # their memory is free before the network asks for more
                         self.registers[r] = None  # type: ignore[assignment]
-                    outs = self.network(k, stage.call) if stage.call.kind == "net" else self.hook(stage.call)
+                    outs = self.network(k, stage.call) if stage.call.kind == "net" else self.hook(k, stage.call)
                     for r, out in zip(stage.call.outs, outs, strict=True):
                         self.registers[r] = out
                     if bar is not None and stage.call.kind == "net":
@@ -421,15 +464,14 @@ class _Run:
         before = version(x) if self.plain else 0
         with mode:
             if len(branches) == 1:
-                outs = [self._evaluate(leaf, t, self._conds(branches, call)[0][0])]
+                outs = [self._evaluate(leaf, t, self._conds(branches, k)[0][0])]
             else:
-                outs = self._branches(leaf, t, *self._conds(branches, call), call.step)
+                outs = self._branches(leaf, t, *self._conds(branches, k), call.step)
         if watched is not None and version(watched) != before:
             raise ValueError(f"the network changed its input x in place at step {call.step}; let it work on a copy (x.clone())")
         if self.grad_input:
             assert ctx is not None
-            weights = self._weights(branches, e.denoiser.process.node(call.t), call.step)
-            ctx.graph = Graph(leaf, outs, weights, self.gradient is not None)
+            ctx.graph = Graph(leaf, outs, e.places[k].weights, self.gradient is not None)
             if self.gradient is None:
                 outs = [o.detach() for o in outs]
         if ctx is not None:
@@ -462,23 +504,14 @@ class _Run:
             return checkpoint(denoiser.raw, x, t, cond, use_reentrant=False)  # type: ignore[return-value]
         return denoiser.raw(x, t, cond)
 
-    def _weights(self, branches: Sequence[int], node: Any, step: int) -> list[float]:
-        weights, first = {0: 1.0}, 1
-        for hook in self.plan.hooks:
-            if hook.branches and hook.active(node, step):
-                own = hook.weights(node, step)
-                weights = {b: w * float(own[0]) for b, w in weights.items()} | {first + j: float(w) for j, w in enumerate(own[1:])}
-            first += hook.branches
-        return [weights[b] for b in branches]
-
-    def _conds(self, branches: tuple[int, ...], call: PlanCall) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    def _conds(self, branches: tuple[int, ...], k: int) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
         """The conditions of each branch and, where they stack, one batch of them; made once a run."""
         if branches not in self.branch_cond:
             every, first = {0: self.cond}, 1
             for i, hook in enumerate(self.plan.hooks):
                 if hook.branches:
                     assert self.ctx is not None
-                    self._point(call, i)
+                    self.ctx.at(self.e.places[k], i)
                     for j, own in enumerate(hook.inputs(self.ctx)):
                         own = own if self.part is None else rows(own, *self.part)
                         own = own if self.cond_grad or self.gradient is None else detached(own)
@@ -488,13 +521,9 @@ class _Run:
             self.branch_cond[branches] = conds, stack(conds, self.e.shape[0]) if len(conds) > 1 else None
         return self.branch_cond[branches]
 
-    def _point(self, call: PlanCall, hook: int) -> None:
+    def hook(self, k: int, call: PlanCall) -> list[Tensor]:
         assert self.ctx is not None
-        self.ctx.at(self.e.denoiser.process.node(call.t), call.step, hook)
-
-    def hook(self, call: PlanCall) -> list[Tensor]:
-        assert self.ctx is not None
-        self._point(call, call.hook)
+        self.ctx.at(self.e.places[k], call.hook)
         outs = run_hook(self.plan.hooks[call.hook], self.ctx, call, [self.registers[r] for r in call.args])
         outs = [o.to(self.e.dtype) for o in outs]
         if self.plain:

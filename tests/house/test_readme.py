@@ -1,4 +1,5 @@
 """The README is true: its code runs, its table is the one the package prints, its files exist."""
+
 from __future__ import annotations
 
 import re
@@ -29,18 +30,32 @@ def test_code_runs(page: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not README.exists(), reason="no source tree here")
 def test_the_table_of_solvers_is_fresh() -> None:
-    out = subprocess.run([sys.executable, "-m", "fastdiff", "solvers", "--markdown"], capture_output=True, text=True, check=True, cwd=ROOT.parent)
-    assert out.stdout.strip() in README.read_text(), "paste the output of: python -m fastdiff solvers --markdown"
+    out = subprocess.run(
+        [sys.executable, "-m", "fastdiff", "solvers", "--markdown"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT.parent,
+    )
+    assert out.stdout.strip() in README.read_text(), (
+        "paste the output of: python -m fastdiff solvers --markdown"
+    )
 
 
 @pytest.mark.skipif(not PAGES, reason="no source tree here")
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    lost = [target for target in re.findall(r"\]\(([^)#]+)", page.read_text()) if not (page.parent / target).exists()]
+    lost = [
+        target
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text())
+        if not (page.parent / target).exists()
+    ]
     assert not lost, f"{page.name} points to {', '.join(lost)}"
 
 
 @pytest.mark.skipif(not README.exists(), reason="no source tree here")
 def test_folders_that_the_readme_names_exist() -> None:
-    named = re.findall(r"(?:^|[ /])((?:fastdiff|csrc|docs|examples|bench|tests)/(?:[a-z_]+/)?)", README.read_text(), re.M)
+    named = re.findall(
+        r"(?:^|[ /])((?:fastdiff|csrc|docs|examples|bench|tests)/(?:[a-z_]+/)?)", README.read_text(), re.M
+    )
     assert named and all((ROOT / n).is_dir() for n in named), [n for n in named if not (ROOT / n).is_dir()]

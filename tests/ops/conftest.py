@@ -1,4 +1,5 @@
 """Bits, cases and instruction sets shared by the tests of the ops."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -22,7 +23,9 @@ def assert_same_bits(a: Tensor, b: Tensor) -> None:
     a, b = a.detach().cpu().contiguous(), b.detach().cpu().contiguous()
     kind = INTEGER[a.element_size()]
     differ = (a.view(kind) != b.view(kind)) & ~(a.isnan() & b.isnan())
-    assert not differ.any(), f"{int(differ.sum())} of {a.numel()} differ, first {a[differ][0]!r} and {b[differ][0]!r}"
+    assert not differ.any(), (
+        f"{int(differ.sum())} of {a.numel()} differ, first {a[differ][0]!r} and {b[differ][0]!r}"
+    )
 
 
 @dataclass
@@ -39,8 +42,16 @@ class Case:
 
 
 def build_case(
-    layout: str = "table", dtypes: tuple[torch.dtype, ...] = (torch.float32,) * 2, out: torch.dtype | None = None, *,
-    batch: int = 3, shape: tuple[int, ...] = (5, 6), n_out: int = 2, noise: int = 1, parts: int = 6, wild: bool = True,
+    layout: str = "table",
+    dtypes: tuple[torch.dtype, ...] = (torch.float32,) * 2,
+    out: torch.dtype | None = None,
+    *,
+    batch: int = 3,
+    shape: tuple[int, ...] = (5, 6),
+    n_out: int = 2,
+    noise: int = 1,
+    parts: int = 6,
+    wild: bool = True,
     constant: bool = True,
 ) -> Case:
     """Tensors of these dtypes, and a constant register when asked for; `wild` adds values that show how a kernel rounds:
@@ -66,7 +77,11 @@ def build_case(
     if layout == "group":
         options["index"] = torch.randint(4, (batch, parts), generator=g, dtype=torch.int32)
     if noise:
-        options |= {"rng": resolve(1234567, batch), "draws": [3, 2**32 - 2, 0, 5][:noise], "streams": [0, 9, 130, 255][:noise]}
+        options |= {
+            "rng": resolve(1234567, batch),
+            "draws": [3, 2**32 - 2, 0, 5][:noise],
+            "streams": [0, 9, 130, 255][:noise],
+        }
     return Case(T, A if wide else A.float(), options)
 
 

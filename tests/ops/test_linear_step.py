@@ -1,4 +1,5 @@
 """linear_step: every backend on every layout, dtype and shape gives the bits of the reference."""
+
 from __future__ import annotations
 
 import itertools
@@ -34,7 +35,9 @@ def test_every_dtype_combination(layout, name, isa, make_case, same_bits):
 @pytest.mark.parametrize("shape", [(), (1,), (2,), (3,), (5,), (7, 1), (31,), (64,), (127,), (4099,)])
 def test_odd_and_prime_sizes(name, shape, isa, make_case, same_bits):
     isa(name)
-    for layout, batch, dtype in itertools.product(("table", "sample"), (1, 2, 5), (torch.float32, torch.bfloat16)):
+    for layout, batch, dtype in itertools.product(
+        ("table", "sample"), (1, 2, 5), (torch.float32, torch.bfloat16)
+    ):
         both(make_case(layout, (dtype, dtype), batch=batch, shape=shape, noise=2), same_bits)
 
 
@@ -61,7 +64,9 @@ def test_threads_do_not_matter(layout, threads, make_case, same_bits):
     one = linear_step(case.T, case.A, **case.options, backend="cpu")
     threads(2)
     two = linear_step(case.T, case.A, **case.options, backend="cpu")
-    for a, b, c in zip(one, two, linear_step(case.T, case.A, **case.options, backend="reference"), strict=True):
+    for a, b, c in zip(
+        one, two, linear_step(case.T, case.A, **case.options, backend="reference"), strict=True
+    ):
         same_bits(a, b)
         same_bits(a, c)
 
@@ -110,7 +115,9 @@ def test_draw_base_and_draws_add_up(make_case, same_bits):
     """Modulo 2^32; the third column of rng lets a graph advance the noise without a new capture."""
     case = make_case(noise=1)
     moved = case.options | {"rng": case.options["rng"] + torch.tensor([0, 0, 2**32 + 2]), "draws": [1]}
-    for a, b in zip(linear_step(case.T, case.A, **case.options), linear_step(case.T, case.A, **moved), strict=True):
+    for a, b in zip(
+        linear_step(case.T, case.A, **case.options), linear_step(case.T, case.A, **moved), strict=True
+    ):
         same_bits(a, b)
 
 

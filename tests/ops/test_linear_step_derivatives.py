@@ -1,4 +1,5 @@
 """linear_step under autograd (both modes, twice), torch.func, torch.compile and torch.export."""
+
 from __future__ import annotations
 
 import pytest
@@ -25,7 +26,9 @@ def step(options, n_in, backend=None):
 
 def through_ops(options, n_in):
     o = {"index": None, "rng": None, "draws": [], "streams": []} | options
-    return lambda A, *T: tuple(OP(list(T[:n_in]), A, o["index"], o["rng"], o["draws"], o["streams"], dtype=o["dtype"]))
+    return lambda A, *T: tuple(
+        OP(list(T[:n_in]), A, o["index"], o["rng"], o["draws"], o["streams"], dtype=o["dtype"])
+    )
 
 
 @pytest.fixture(params=LAYOUTS)
@@ -73,10 +76,24 @@ def test_tangents_of_single_arguments(call, smooth):
             torch.testing.assert_close(g, (p - m) / (2 * h), rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_tangents_in_a_compiled_graph(backend, smooth, same_bits):
+    """There Python does not know that a dual level is entered; the tensors do."""
+    options, tensors = smooth
+    A, x, y, c = (t.detach() for t in tensors)
+
+    def f(x, d):
+        with forward_ad.dual_level():
+            return forward_ad.unpack_dual(step(options, 3)(A, forward_ad.make_dual(x, d), y, c)[0]).tangent
+
+    same_bits(torch.compile(f, fullgraph=True, backend=backend)(x, x.cos()), f(x, x.cos()))
+
+
 def test_no_tangent_without_one():
     with forward_ad.dual_level():
-        y, = linear_step([torch.ones(1, 2)], torch.ones(1, 1))
-        assert forward_ad.unpack_dual(y).tangent is None
+        for call in (linear_step, OP):
+            (y,) = call([torch.ones(1, 2)], torch.ones(1, 1))
+            assert forward_ad.unpack_dual(y).tangent is None
 
 
 def test_an_unused_output_and_unwanted_inputs(smooth):
@@ -99,7 +116,9 @@ def test_gradients_in_low_precision(layout, dtype, make_case):
     options = case.options | {"dtype": torch.float32}
     w = [torch.randn(3, 40) for _ in range(2)]
     got = torch.autograd.grad(step(options, 3)(*low), low, w)
-    expected = torch.autograd.grad(step(options | {"dtype": torch.float64}, 3)(*high), high, [v.double() for v in w])
+    expected = torch.autograd.grad(
+        step(options | {"dtype": torch.float64}, 3)(*high), high, [v.double() for v in w]
+    )
     torch.testing.assert_close(got[0].double(), expected[0], rtol=1e-6, atol=1e-5)
     for g, e, t in zip(got[1:], expected[1:], low[1:], strict=True):
         assert g.dtype == t.dtype
@@ -114,7 +133,9 @@ def test_gradients_are_the_same_bits_on_every_backend(make_case, same_bits):
         for backend in ("cpu", "reference"):
             tensors = [t.clone().requires_grad_() for t in (case.A, *case.T)]
             y = step(case.options, 3, backend)(*tensors)
-            results.append(torch.autograd.grad([v.sin() for v in y], tensors, [torch.ones_like(v) for v in y]))
+            results.append(
+                torch.autograd.grad([v.sin() for v in y], tensors, [torch.ones_like(v) for v in y])
+            )
         for a, b in zip(*results, strict=True):
             same_bits(a, b)
 
@@ -123,7 +144,7 @@ def test_a_coefficient_of_zero_has_a_gradient_and_lets_none_through():
     """d y / d A = T also where A is 0, or a coefficient that starts at 0 could not be learned."""
     x = torch.randn(2, 3, requires_grad=True)
     A = torch.zeros(1, 1, requires_grad=True)
-    y, = linear_step([x], A)
+    (y,) = linear_step([x], A)
     gx, gA = torch.autograd.grad(y.sum(), (x, A))
     assert (gx == 0).all()
     # six float32 products by 1, exact, and one rounding of their float64 sum
@@ -134,7 +155,7 @@ def test_noise_has_a_gradient_in_its_scale_and_is_not_stored():
     """sum_e d y_e / d s = sum of the very normals; the graph holds A and T, no noise."""
     rng, x = resolve(3, 2), torch.randn(2, 1000, requires_grad=True)
     A = torch.tensor([[1.0, 0.5]], requires_grad=True)
-    y, = linear_step([x], A, rng=rng, draws=[7], streams=[40])
+    (y,) = linear_step([x], A, rng=rng, draws=[7], streams=[40])
     saved = [t for t in y.grad_fn.saved_tensors if t is not None]
     assert sum(t.numel() for t in saved if t.is_floating_point()) == x.numel() + A.numel()
     (g,) = torch.autograd.grad(y.sum(), A)
@@ -144,11 +165,12 @@ def test_noise_has_a_gradient_in_its_scale_and_is_not_stored():
 
 def test_only_what_backward_reads_is_kept():
     x, A = torch.randn(2, 1000, requires_grad=True), torch.ones(1, 1)
-    y, = linear_step([x], A)
+    (y,) = linear_step([x], A)
     assert sum(t.numel() for t in y.grad_fn.saved_tensors if t is not None) == 1
 
 
 # ---- torch.func
+
 
 def loss(options, n_in=3):
     """Not linear, so that second derivatives are not zero."""
@@ -157,23 +179,32 @@ def loss(options, n_in=3):
 
 def plain(options, n_in=3):
     """The same in torch's own operations; the noise is taken out of a step whose inputs are zero."""
+
     def f(A, *T):
         T = [t.expand(2, *t.shape[1:]) for t in T[:n_in]]
-        xi, = linear_step([torch.zeros_like(T[0].detach())], A.new_tensor([[0.0, 1.0]]), rng=options["rng"],
-                          draws=options["draws"], streams=options["streams"])
+        (xi,) = linear_step(
+            [torch.zeros_like(T[0].detach())],
+            A.new_tensor([[0.0, 1.0]]),
+            rng=options["rng"],
+            draws=options["draws"],
+            streams=options["streams"],
+        )
         total = 0
         for j in range(2):
             y = 0
             for i, t in enumerate([*T, xi]):
                 a = A[..., j, i]
                 if "index" in options:
-                    a = a[options["index"].long()].repeat_interleave(t[0].numel() // options["index"].shape[1], 1)
+                    a = a[options["index"].long()].repeat_interleave(
+                        t[0].numel() // options["index"].shape[1], 1
+                    )
                     a = a.view(t.shape)
                 elif A.dim() == 3:
                     a = a.view(-1, *[1] * (t.dim() - 1))
                 y = y + a * t
             total = total + y.sin().sum()
         return total
+
     return f
 
 
@@ -189,12 +220,20 @@ TRANSFORMS = {
     "hessian": lambda f, t: torch.func.hessian(f, (0, 1))(*t),
     "jacrev of grad": lambda f, t: torch.func.jacrev(torch.func.grad(f, (0, 1)), (0, 3))(*t),
     "jacfwd of jacfwd": lambda f, t: torch.func.jacfwd(torch.func.jacfwd(f, 1), 0)(*t),
-    "grad of jvp": lambda f, t: torch.func.grad(lambda x: torch.func.jvp(lambda v: f(v, *t[1:]), (x,), (x.cos(),))[1])(t[0]),
+    "grad of jvp": lambda f, t: torch.func.grad(
+        lambda x: torch.func.jvp(lambda v: f(v, *t[1:]), (x,), (x.cos(),))[1]
+    )(t[0]),
     "vmap of grad": lambda f, t: torch.vmap(torch.func.grad(f, (0, 1)), in_dims=(0, None, 1, None))(
-        torch.stack([t[0], t[0] + 1]), t[1], torch.stack([t[2], 2 * t[2]], 1), t[3]),
-    "compiled grad": lambda f, t: torch.compile(torch.func.grad(f, (0, 1)), fullgraph=True, backend="aot_eager")(*t),
-    "compiled jvp": lambda f, t: torch.compile(lambda x: torch.func.jvp(lambda v: f(t[0], v, *t[2:]), (x,), (x.cos(),)),
-                                               fullgraph=True, backend="aot_eager")(t[1]),
+        torch.stack([t[0], t[0] + 1]), t[1], torch.stack([t[2], 2 * t[2]], 1), t[3]
+    ),
+    "compiled grad": lambda f, t: torch.compile(
+        torch.func.grad(f, (0, 1)), fullgraph=True, backend="aot_eager"
+    )(*t),
+    "compiled jvp": lambda f, t: torch.compile(
+        lambda x: torch.func.jvp(lambda v: f(t[0], v, *t[2:]), (x,), (x.cos(),)),
+        fullgraph=True,
+        backend="aot_eager",
+    )(t[1]),
 }
 
 
@@ -211,7 +250,9 @@ def test_autograd_around_torch_func(smooth):
 
     def outer(f):
         x = tensors[1].detach().requires_grad_()
-        _, t = torch.func.jvp(lambda v: f(tensors[0].detach(), v, *(t.detach() for t in tensors[2:])), (x,), (x.detach().cos(),))
+        _, t = torch.func.jvp(
+            lambda v: f(tensors[0].detach(), v, *(t.detach() for t in tensors[2:])), (x,), (x.detach().cos(),)
+        )
         return torch.autograd.grad(t, x)
 
     close(outer(loss(options)), outer(plain(options)))
@@ -239,8 +280,15 @@ def test_vmap_is_a_loop(layout, batched, make_case, same_bits):
         dims.append(d)
 
     def f(A, x, y, c, rng, index):
-        return linear_step([x, y, c], A, index=index, rng=rng, draws=case.options["draws"], streams=case.options["streams"],
-                           dtype=torch.bfloat16)
+        return linear_step(
+            [x, y, c],
+            A,
+            index=index,
+            rng=rng,
+            draws=case.options["draws"],
+            streams=case.options["streams"],
+            dtype=torch.bfloat16,
+        )
 
     got = torch.vmap(f, in_dims=tuple(dims))(*stacked)
     for i in range(n):
@@ -251,12 +299,15 @@ def test_vmap_is_a_loop(layout, batched, make_case, same_bits):
 
 # ---- compile, export, opcheck
 
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_opcheck(layout, make_case):
     case = make_case(layout, wild=False)
     o = case.options
     args = (case.T, case.A, o.get("index"), o["rng"], o["draws"], o["streams"])
-    torch.library.opcheck(OP, ([t.clone().requires_grad_() for t in case.T], *args[1:]), {"dtype": torch.bfloat16})
+    torch.library.opcheck(
+        OP, ([t.clone().requires_grad_() for t in case.T], *args[1:]), {"dtype": torch.bfloat16}
+    )
     torch.library.opcheck(OP, (case.T, case.A.clone().requires_grad_(), *args[2:]))
     out = [torch.empty_like(case.T[0]) for _ in range(2)]
     torch.library.opcheck(torch.ops.fastdiff.linear_step_.default, args, {"out": out})
@@ -264,6 +315,7 @@ def test_opcheck(layout, make_case):
 
 def test_twenty_seeds_and_draws_are_two_graphs():
     """The first call specialises on its numbers, the second makes them symbols, and there it ends."""
+
     def f(x, y, seed, draw):
         rng = resolve(seed, x.shape[0], x.device)
         a, b = linear_step([x, y], A, rng=rng, draws=[draw], streams=[0])
@@ -297,7 +349,7 @@ def test_inductor_and_a_loop_of_steps(make_case, same_bits):
 
     def f(x, y, c, A):
         for k in range(10):
-            x, = linear_step([x, y, c], A, rng=case.options["rng"], draws=[k], streams=[0])
+            (x,) = linear_step([x, y, c], A, rng=case.options["rng"], draws=[k], streams=[0])
         return x
 
     with torch.no_grad():
@@ -313,7 +365,10 @@ def test_compile_in_place(same_bits):
 
     x, y = torch.randn(2, 3), torch.randn(2, 3)
     expected = linear_step([x, y], A)
-    for out in ([torch.empty(2, 3), torch.empty(2, 3)], [x, torch.empty(2, 3)]):  # the second overwrites an input
+    for out in (
+        [torch.empty(2, 3), torch.empty(2, 3)],
+        [x, torch.empty(2, 3)],
+    ):  # the second overwrites an input
         same_bits(torch.compile(f, fullgraph=True, backend="aot_eager")(x, y, out), expected[0] * 2)
         for a, b in zip(out, expected, strict=True):
             same_bits(a, b)
@@ -329,7 +384,9 @@ def test_export_with_any_batch(same_bits):
             return linear_step([x, y], self.A, rng=resolve(3, x.shape[0], x.device), draws=[0], streams=[1])
 
     net, batch = Net(), torch.export.Dim("batch", min=2)
-    program = torch.export.export(net, (torch.randn(4, 3), torch.randn(4, 3)), dynamic_shapes=({0: batch}, {0: batch}))
+    program = torch.export.export(
+        net, (torch.randn(4, 3), torch.randn(4, 3)), dynamic_shapes=({0: batch}, {0: batch})
+    )
     program.run_decompositions()
     x, y = torch.randn(7, 3), torch.randn(7, 3)
     for a, b in zip(program.module()(x, y), net(x, y), strict=True):
@@ -360,5 +417,5 @@ def test_subclasses_pass_through_the_dispatcher():
             cls.seen.append(str(func))
             return super().__torch_function__(func, types, args, kwargs or {})
 
-    y, = linear_step([torch.ones(1, 2).as_subclass(Logged)], torch.ones(1, 1))
+    (y,) = linear_step([torch.ones(1, 2).as_subclass(Logged)], torch.ones(1, 1))
     assert type(y) is Logged and "fastdiff.linear_step.default" in Logged.seen

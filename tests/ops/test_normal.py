@@ -1,4 +1,5 @@
 """normal and uniform: the published vectors, the law, and the same bits everywhere."""
+
 from __future__ import annotations
 
 import itertools
@@ -13,9 +14,16 @@ from fastdiff.ops import normal, uniform
 
 # (seed, sample, draw, block, stream) -> words, normals as float32 bits: spec/losses-and-dynamics.md 1.5
 VECTORS = [
-    ((0, 0, 0, 0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8), (0x3F7DBB31, 0xBF6CB6AF, 0xBF1E1B9F, 0xBEF6D1B2)),
-    ((0x0123456789ABCDEF, 5, 17, 1000, 0), (0x4E087D0C, 0x7E9B87B7, 0x6E2166AA, 0x77062AD8),
-     (0xBFC530F1, 0x3D57BD45, 0xBFA23C3D, 0x3E915255)),
+    (
+        (0, 0, 0, 0, 0),
+        (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8),
+        (0x3F7DBB31, 0xBF6CB6AF, 0xBF1E1B9F, 0xBEF6D1B2),
+    ),
+    (
+        (0x0123456789ABCDEF, 5, 17, 1000, 0),
+        (0x4E087D0C, 0x7E9B87B7, 0x6E2166AA, 0x77062AD8),
+        (0xBFC530F1, 0x3D57BD45, 0xBFA23C3D, 0x3E915255),
+    ),
 ]
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -46,6 +54,7 @@ def test_published_vectors(key, words, expected, backend):
 
 def test_every_bit_of_the_counter_counts():
     """Seed, id, draw and stream reach all their bits; the draw is added to the base modulo 2^32."""
+
     def first(seed=0, sample=0, base=0, draw=0, stream=0):
         return tuple(bits(normal((1, 4), torch.tensor([[seed, sample, base]]), draw, stream)[0]))
 
@@ -59,7 +68,9 @@ def test_every_bit_of_the_counter_counts():
 @pytest.mark.parametrize("fill", [normal, uniform])
 def test_reference_and_cpu_agree(fill, isa, same_bits):
     rng = resolve(Seeds(987654321987654321, [0, 2**40 + 3, 5]), 3)
-    for name, dtype, shape in itertools.product(_C.isas(), DTYPES, [(), (1,), (3,), (5, 7), (257,), (0,), (4099,)]):
+    for name, dtype, shape in itertools.product(
+        _C.isas(), DTYPES, [(), (1,), (3,), (5, 7), (257,), (0,), (4099,)]
+    ):
         isa(name)
         a = fill((3, *shape), rng, 2**32 - 1, 200, dtype=dtype, backend="cpu")
         same_bits(a, fill((3, *shape), rng, 2**32 - 1, 200, dtype=dtype, backend="reference"))
@@ -130,9 +141,17 @@ def test_neighbours_are_uncorrelated():
     """Lanes of a block, streams, draws, samples and seeds: 5 standard errors of a correlation of 10^6 pairs."""
     n = 10**6
     z = normal((3, n), resolve(8, 3))
-    others = [normal((3, n), resolve(8, 3), 0, 1), normal((3, n), resolve(8, 3), 1), normal((3, n), resolve(9, 3))]
+    others = [
+        normal((3, n), resolve(8, 3), 0, 1),
+        normal((3, n), resolve(8, 3), 1),
+        normal((3, n), resolve(9, 3)),
+    ]
     pairs = [(z[0], z[1]), (z[1], z[2]), *((z[0], o[0]) for o in others)]
-    pairs += [(z[0].view(-1, 4)[:, i].contiguous(), z[0].view(-1, 4)[:, j].contiguous()) for i in range(4) for j in range(i)]
+    pairs += [
+        (z[0].view(-1, 4)[:, i].contiguous(), z[0].view(-1, 4)[:, j].contiguous())
+        for i in range(4)
+        for j in range(i)
+    ]
     for a, b in pairs:
         assert abs(torch.dot(a.double(), b.double()) / a.numel()) < 5 / math.sqrt(a.numel())
 
@@ -146,5 +165,7 @@ def test_opcheck_vmap_compile(fill, same_bits):
     got = torch.vmap(lambda r: fill((3, 5), r, 1, 2))(many)
     for a, r in zip(got, many, strict=True):
         same_bits(a, fill((3, 5), r, 1, 2))
-    same_bits(torch.compile(fill, fullgraph=True, backend="aot_eager")((3, 5), rng, 1, 2), fill((3, 5), rng, 1, 2))
+    same_bits(
+        torch.compile(fill, fullgraph=True, backend="aot_eager")((3, 5), rng, 1, 2), fill((3, 5), rng, 1, 2)
+    )
     assert fill((3, 5), rng.to("meta")).device.type == "meta"

@@ -1,4 +1,5 @@
 """The definition itself, against published vectors, numpy's arithmetic and exact rational rounding."""
+
 from __future__ import annotations
 
 from fractions import Fraction
@@ -14,11 +15,17 @@ from fastdiff.ops import _reference as ref
 KNOWN = [
     ((0,) * 4, (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
     ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
-    ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0),
-     (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)),
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        (0xA4093822, 0x299F31D0),
+        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+    ),
 ]
-SEVEN_ROUNDS = [(0x5F6FB709, 0x0D893F64, 0x4F121F81, 0x4F730A48), (0x5207DDC2, 0x45165E59, 0x4D8EE751, 0x8C52F662),
-                (0x4DFCCABA, 0x190A87F0, 0xC47362BA, 0xB6B5242A)]
+SEVEN_ROUNDS = [
+    (0x5F6FB709, 0x0D893F64, 0x4F121F81, 0x4F730A48),
+    (0x5207DDC2, 0x45165E59, 0x4D8EE751, 0x8C52F662),
+    (0x4DFCCABA, 0x190A87F0, 0xC47362BA, 0xB6B5242A),
+]
 
 
 def words(*numbers: int) -> torch.Tensor:
@@ -48,9 +55,29 @@ def test_logarithm_bits():
 
 
 def test_angle_bits():
-    cos, sin = ref.cos_sin(words(0, 0x1FFFFFFF, 0x20000000, 0x3FFFFFFF, 0x40000000, 0x80000000, 0xC0000000, 0xFFFFFFFF))
-    assert bits(cos) == [0x3F800000, 0x3F3504F3, 0x3F3504F3, 0x30490FDB, 0xB0490FDB, 0xBF800000, 0x30490FDB, 0x3F800000]
-    assert bits(sin) == [0x30490FDB, 0x3F3504F3, 0x3F3504F3, 0x3F800000, 0x3F800000, 0xB0490FDB, 0xBF800000, 0xB0490FDB]
+    cos, sin = ref.cos_sin(
+        words(0, 0x1FFFFFFF, 0x20000000, 0x3FFFFFFF, 0x40000000, 0x80000000, 0xC0000000, 0xFFFFFFFF)
+    )
+    assert bits(cos) == [
+        0x3F800000,
+        0x3F3504F3,
+        0x3F3504F3,
+        0x30490FDB,
+        0xB0490FDB,
+        0xBF800000,
+        0x30490FDB,
+        0x3F800000,
+    ]
+    assert bits(sin) == [
+        0x30490FDB,
+        0x3F3504F3,
+        0x3F3504F3,
+        0x3F800000,
+        0x3F800000,
+        0xB0490FDB,
+        0xBF800000,
+        0xB0490FDB,
+    ]
 
 
 def test_accuracy_of_the_polynomials():
@@ -83,7 +110,9 @@ def test_arithmetic_is_numpys(make_case):
     ref.linear_step_(case.T, case.A, None, o["rng"], o["draws"], o["streams"], out)
     shape = case.T[0].shape
     columns = [t.expand(shape).numpy() for t in case.T]
-    columns += [ref.normal(o["rng"], shape[1:], d, s).numpy() for d, s in zip(o["draws"], o["streams"], strict=True)]
+    columns += [
+        ref.normal(o["rng"], shape[1:], d, s).numpy() for d, s in zip(o["draws"], o["streams"], strict=True)
+    ]
     for y, row in zip(out, case.A.numpy(), strict=True):
         acc = row[0] * columns[0]
         for a, c in zip(row[1:], columns[1:], strict=True):
@@ -94,7 +123,9 @@ def test_arithmetic_is_numpys(make_case):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_float64_is_rounded_once(dtype):
     """Numbers a hair beside the midpoint of two neighbours: through float32 they would fall on it and go to even."""
-    patterns = torch.cat([torch.arange(0, 2000), torch.arange(0x3C00, 0x3D00)]).to(torch.int16)  # subnormals first
+    patterns = torch.cat([torch.arange(0, 2000), torch.arange(0x3C00, 0x3D00)]).to(
+        torch.int16
+    )  # subnormals first
     low, high = patterns.view(dtype), (patterns + 1).view(dtype)
     low, high = torch.cat([low, -low]), torch.cat([high, -high])
     middle = (low.double() + high.double()) / 2
@@ -104,6 +135,8 @@ def test_float64_is_rounded_once(dtype):
         for value, g, a, b in zip(x.tolist(), got.tolist(), low.tolist(), high.tolist(), strict=True):
             nearest = min((a, b), key=lambda c: abs(Fraction(c) - Fraction(value)))
             assert g == nearest
-    assert torch.equal(ref.round_to(torch.tensor([1e300, -1e300, 0.0, -0.0]).double(), dtype),
-                       torch.tensor([torch.inf, -torch.inf, 0.0, -0.0], dtype=dtype))
+    assert torch.equal(
+        ref.round_to(torch.tensor([1e300, -1e300, 0.0, -0.0]).double(), dtype),
+        torch.tensor([torch.inf, -torch.inf, 0.0, -0.0], dtype=dtype),
+    )
     assert ref.round_to(torch.tensor([torch.nan]).double(), dtype).isnan()

@@ -1,0 +1,116 @@
+"""The Triton twins in Triton's interpreter, on CPU tensors. `test_triton.py` runs this file in a process of its own, since
+TRITON_INTERPRET is read when triton is imported. One program takes a whole sample: the interpreter pays by the program."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastdiff.noise import Seeds, resolve
+from fastdiff.ops import backends, linear_step, normal, uniform
+
+F32, F16, BF16, F64 = torch.float32, torch.float16, torch.bfloat16, torch.float64
+
+# overflow to infinity is what some of the inputs are there for
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+
+def both(case, same_bits):
+    expected = linear_step(case.T, case.A, **case.options, backend="reference")
+    for a, b in zip(linear_step(case.T, case.A, **case.options, backend="triton"), expected, strict=True):
+        same_bits(a, b)
+
+
+def test_the_interpreter_serves_cpu_tensors_by_name():
+    assert backends("cpu") == ["cpu", "triton", "reference"]
+
+
+@pytest.mark.parametrize("layout", ["table", "sample", "group"])
+@pytest.mark.parametrize(
+    "dtypes",
+    [
+        (F32, F32, F32),
+        (F16, BF16, F32),
+        (BF16, F32, F16),
+        (F32, F16, BF16),
+        (F64, F32, F64),
+        (F64, F64, F16),
+        (F32, F64, BF16),
+        (BF16, BF16, BF16),
+    ],
+)
+def test_layouts_and_dtypes(layout, dtypes, make_case, same_bits):
+    both(make_case(layout, dtypes[:2], dtypes[2]), same_bits)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (31, 7)])
+def test_odd_sizes(shape, make_case, same_bits):
+    both(make_case("sample", shape=shape, batch=2, noise=2), same_bits)
+
+
+def test_many_columns_and_none_of_noise(make_case, same_bits):
+    both(make_case("table", (F32,) * 11, n_out=4, noise=4, batch=1), same_bits)
+    both(make_case("table", (F32,) * 2, n_out=3, noise=0, batch=1, constant=False), same_bits)  # one long row
+    both(make_case("table", (F32,) * 2, n_out=3, noise=0, batch=0, constant=False), same_bits)
+
+
+def test_outputs_may_overwrite_inputs(make_case, same_bits):
+    case = make_case(dtypes=(BF16, BF16), wild=False)
+    T = [t.clone() for t in case.T]
+    for a, b in zip(
+        linear_step(T, case.A, **case.options | {"dtype": None}, out=[T[1], T[0]], backend="triton"),
+        linear_step(case.T, case.A, **case.options),
+        strict=True,
+    ):
+        same_bits(a, b)
+
+
+def test_a_group_that_does_not_exist_gives_nan(make_case):
+    """On a GPU nobody looks at the index; a wrong one must neither read stray memory nor pass unseen."""
+    from fastdiff.ops.triton import linear_step_
+
+    x, out = torch.ones(1, 4), torch.empty(1, 4)
+    linear_step_(
+        [x], torch.ones(2, 1, 1), torch.tensor([[0, 2, 1, -1]], dtype=torch.int32), None, [], [], [out]
+    )
+    assert out.isnan().tolist() == [[False, True, False, True]]
+
+
+@pytest.mark.parametrize("fill", [normal, uniform])
+@pytest.mark.parametrize("dtype", [F32, F16, BF16, F64])
+def test_fills(fill, dtype, same_bits):
+    rng = resolve(Seeds(2**62 + 12345, [2**40 + 3, 7]), 2)
+    for shape in ((257,), ()):
+        same_bits(
+            fill((2, *shape), rng, 2**32 - 1, 200, dtype=dtype, backend="triton"),
+            fill((2, *shape), rng, 2**32 - 1, 200, dtype=dtype, backend="reference"),
+        )
+
+
+def test_published_vectors():
+    z = normal((1, 4004), resolve(Seeds(0x0123456789ABCDEF, [5]), 1), 17, 0, backend="triton")[0, 4000:]
+    assert [v & 0xFFFFFFFF for v in z.view(torch.int32).tolist()] == [
+        0xBFC530F1,
+        0x3D57BD45,
+        0xBFA23C3D,
+        0x3E915255,
+    ]
+
+
+def test_moments_of_65536_normals():
+    """5 standard errors of the first four moments."""
+    n = 65536
+    z = normal((1, n), resolve(21, 1), backend="triton").double()
+    for power, mean, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs((z**power).mean() - mean) < 5 * (variance / n) ** 0.5
+
+
+def test_gradients(make_case, same_bits):
+    case = make_case("sample", (F32, BF16), wild=False)
+    results = []
+    for backend in ("triton", "cpu"):
+        tensors = [t.clone().requires_grad_() for t in (case.A, *case.T)]
+        y = linear_step(tensors[1:], tensors[0], **case.options, backend=backend)
+        results.append(torch.autograd.grad(y, tensors, [torch.ones_like(v) for v in y]))
+    for a, b in zip(*results, strict=True):
+        same_bits(a, b)

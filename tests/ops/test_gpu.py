@@ -1,0 +1,190 @@
+"""CUDA and Triton against the CPU, bit for bit; the rules of streams and graphs. Skipped where no GPU is."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from fastdiff import ops
+from fastdiff.noise import normal as draw
+from fastdiff.noise import resolve, uniform
+from fastdiff.ops import linear_step, normal
+
+pytestmark = pytest.mark.gpu
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+BACKENDS = ("cuda", "triton", "reference")
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request) -> str:
+    if request.param not in ops.backends("cuda"):
+        pytest.skip(f"no {request.param} backend here")
+    return request.param
+
+
+def both(case, backend, same_bits):
+    there = case.to("cuda")
+    for a, b in zip(
+        linear_step(there.T, there.A, **there.options, backend=backend),
+        linear_step(case.T, case.A, **case.options),
+        strict=True,
+    ):
+        assert a.is_cuda
+        same_bits(a, b)
+
+
+@pytest.mark.parametrize("layout", ["table", "sample", "group"])
+def test_layouts_and_dtypes(layout, backend, make_case, same_bits):
+    for state, network, out in itertools.product(DTYPES, DTYPES, (None, torch.float32, torch.bfloat16)):
+        both(make_case(layout, (state, network), out), backend, same_bits)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (5,), (31, 7), (64, 64), (4099,), (3, 65536)])
+def test_sizes(shape, backend, make_case, same_bits):
+    for layout, batch, noise in itertools.product(("table", "sample"), (0, 1, 3), (0, 2)):
+        both(
+            make_case(layout, (torch.float32, torch.bfloat16), batch=batch, shape=shape, noise=noise),
+            backend,
+            same_bits,
+        )
+
+
+@pytest.mark.parametrize("n_out", [1, 2, 3, 4])
+def test_numbers_of_columns(n_out, backend, make_case, same_bits):
+    for n_in, noise in itertools.product((1, 4, 11), (0, 1, 4)):
+        both(make_case("sample", (torch.float32,) * n_in, n_out=n_out, noise=noise), backend, same_bits)
+
+
+def test_fills(backend, same_bits):
+    for fill, dtype, shape in itertools.product(
+        (draw, uniform), DTYPES, [(), (3,), (257,), (4096,), (100_003,)]
+    ):
+        same_bits(
+            fill((3, *shape), 2**62 + 5, draw=2**32 - 1, dtype=dtype, device="cuda", backend=backend),
+            fill((3, *shape), 2**62 + 5, draw=2**32 - 1, dtype=dtype),
+        )
+
+
+def test_moments(backend):
+    """5 standard errors of the first four moments of 10^7 normals."""
+    n = 10**7
+    z = draw((1, n), 31, device="cuda", backend=backend).double()
+    for power, mean, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs((z**power).mean() - mean) < 5 * (variance / n) ** 0.5
+
+
+def test_outputs_may_overwrite_inputs(backend, make_case, same_bits):
+    case = make_case(shape=(1000,), wild=False)
+    there = case.to("cuda")
+    out = [there.T[1], there.T[0]]
+    linear_step(there.T, there.A, **there.options | {"dtype": None}, out=out, backend=backend)
+    for a, b in zip(out, linear_step(case.T, case.A, **case.options), strict=True):
+        same_bits(a, b)
+
+
+def test_unaligned_views(backend, same_bits):
+    """A view that starts inside its memory cannot be read 128 bits at a time."""
+    x = torch.randn(4 * 64 + 1, device="cuda")
+    A = torch.tensor([[0.5]], device="cuda")
+    for offset in (0, 1):
+        view = x[offset : offset + 256].view(4, 64)
+        same_bits(linear_step([view], A, backend=backend)[0], 0.5 * view)
+
+
+def test_gradients(backend, make_case, same_bits):
+    """grad_T bit for bit; grad_A sums in another order than the CPU, float64 sums of float32 products: 1e-6 of their size."""
+    for layout in ("table", "sample", "group"):
+        case = make_case(layout, (torch.float32, torch.bfloat16), wild=False)
+        results = []
+        for where in (case, case.to("cuda")):
+            tensors = [t.clone().requires_grad_() for t in (where.A, *where.T)]
+            y = linear_step(
+                tensors[1:], tensors[0], **where.options, backend=None if where is case else backend
+            )
+            results.append(torch.autograd.grad(y, tensors, [torch.ones_like(v) for v in y]))
+        torch.testing.assert_close(results[1][0].cpu(), results[0][0], rtol=1e-6, atol=1e-6)
+        for a, b, t in zip(results[1][1:], results[0][1:], case.T, strict=True):
+            if t.shape[0] == 1:  # summed over the batch
+                torch.testing.assert_close(a.cpu(), b, rtol=1e-6, atol=1e-6)
+            else:
+                same_bits(a, b)
+
+
+def test_compile_opcheck_func(same_bits, make_case):
+    case = make_case("sample", wild=False).to("cuda")
+    o = case.options
+    torch.library.opcheck(
+        torch.ops.fastdiff.linear_step.default, (case.T, case.A, None, o["rng"], o["draws"], o["streams"])
+    )
+
+    def f(x):
+        return linear_step([x, *case.T[1:]], case.A, **o)[0]
+
+    same_bits(torch.compile(f, fullgraph=True)(case.T[0]), f(case.T[0]))
+    same_bits(torch.vmap(f)(torch.stack([case.T[0]] * 2))[1], f(case.T[0]))
+    assert torch.func.grad(lambda x: f(x).sum())(case.T[0]).is_cuda
+
+
+def test_runs_on_the_current_stream(backend):
+    """The step must wait for the work before it on its own stream; 20 ms of it show a launch on another one."""
+    A, stream = torch.tensor([[2.0]], device="cuda"), torch.cuda.Stream()
+    x = torch.zeros(1, 1 << 20, device="cuda")
+    linear_step([x], A, backend=backend)
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(40_000_000)
+        x.fill_(3.0)
+        (y,) = linear_step([x], A, backend=backend)
+    stream.synchronize()
+    assert (y == 6).all()
+
+
+def test_a_graph_advances_its_noise_without_a_new_capture(backend, same_bits):
+    """The draw base lies in rng on the device: two replays differ, and each is the eager step of its draw."""
+    if backend == "reference":
+        pytest.skip("the reference allocates, which a graph may but need not like")
+    x, A = torch.randn(2, 1000, device="cuda"), torch.tensor([[1.0, 0.5]], device="cuda")
+    rng, out = resolve(3, 2, "cuda"), [torch.empty(2, 1000, device="cuda")]
+    linear_step([x], A, rng=rng, draws=[0], streams=[0], out=out, backend=backend)  # loads the kernel
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        linear_step([x], A, rng=rng, draws=[0], streams=[0], out=out, backend=backend)
+    for k in range(3):
+        graph.replay()
+        same_bits(out[0], linear_step([x.cpu()], A.cpu(), rng=resolve(3, 2), draws=[k], streams=[0])[0])
+        rng[:, 2] += 1
+
+
+def test_no_wait_for_the_device(backend, make_case):
+    """Neither a step nor its backward copies from the device or waits for it."""
+    if backend == "reference":
+        pytest.skip("measured for the kernels")
+    case = make_case("group", (torch.float32,) * 6, wild=False).to("cuda")
+    tensors = [t.clone().requires_grad_() for t in (case.A, *case.T)]
+
+    def run():
+        y = linear_step(tensors[1:], tensors[0], **case.options, backend=backend)
+        torch.autograd.grad(y[1:], tensors, [torch.ones_like(v) for v in y[1:]])
+        normal((3, 30), case.options["rng"], backend=backend)
+
+    run()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_tensors_on_two_devices_are_refused():
+    x = torch.ones(1, 2)
+    with pytest.raises(ValueError, match=r"T\[1\] is on c"):
+        linear_step([x, x.cuda()], torch.ones(1, 2))
+    with pytest.raises(ValueError, match="A is on cpu"):
+        linear_step([x.cuda()], torch.ones(1, 1))
+    with pytest.raises(
+        ValueError, match="backend='cpu' is not available: it takes CPU tensors, these are on cuda"
+    ):
+        linear_step([x.cuda()], torch.ones(1, 1, device="cuda"), backend="cpu")

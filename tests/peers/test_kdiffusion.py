@@ -1,0 +1,111 @@
+"""k-diffusion's samplers run live, on the same sigmas, network and noise.
+
+Their state is x / alpha and their sigma is sigma / alpha: our EDM process to the letter, and VP after division by alpha. Agreement to
+1e-10 in float64: from sigma = 80 on, the state is 100 times as large as the result, and rounding with it.
+"""
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fastdiff.core.interpret import interpret
+from fastdiff.core.plan import plan
+from fastdiff.core.process import Process, processes
+from fastdiff.testing import GaussianMixture
+
+VP, EDM = processes.get("vp")(), processes.get("edm")()
+MIXTURE = GaussianMixture([0.3, 0.7], [-1.0, 1.5], [0.3, 0.5])
+X = torch.linspace(-2.2, 2.2, 9, dtype=torch.float64).reshape(3, 3)
+
+
+@pytest.fixture(scope="module")
+def sampling() -> Iterator[types.ModuleType]:
+    """k_diffusion/sampling.py without the rest of the package, whose imports are heavy."""
+    spec = importlib.util.find_spec("k_diffusion")
+    if spec is None or spec.origin is None:
+        pytest.skip("k_diffusion is not installed")
+    stubs = {n: types.ModuleType(n) for n in ("torchdiffeq", "torchsde", "k_diffusion", "k_diffusion.utils")}
+    stubs["torchdiffeq"].odeint = None  # type: ignore[attr-defined]
+    stubs["k_diffusion"].utils = stubs["k_diffusion.utils"]  # type: ignore[attr-defined]
+    stubs["k_diffusion.utils"].append_dims = lambda x, n: x[(...,) + (None,) * (n - x.ndim)]  # type: ignore[attr-defined]
+    before = {n: sys.modules.get(n) for n in stubs}
+    sys.modules.update(stubs)
+    try:
+        own = importlib.util.spec_from_file_location("k_diffusion.sampling", Path(spec.origin).with_name("sampling.py"))
+        assert own is not None and own.loader is not None
+        module = importlib.util.module_from_spec(own)
+        own.loader.exec_module(module)
+        yield module
+    finally:
+        for n, m in before.items():
+            sys.modules.pop(n)
+            if m is not None:
+                sys.modules[n] = m
+
+
+def draw(step: int, column: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng([step + 1, column]).standard_normal(X.shape))
+
+
+def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    return MIXTURE.expectations(x, 1.0, sigma[0])[0]
+
+
+SAMPLERS = [
+    ("sample_euler", {}, "euler", {}),
+    ("sample_euler", {"s_churn": 4.0}, "euler", {"churn": 4.0}),
+    ("sample_euler", {"s_churn": 40.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003}, "euler",
+     {"churn": 40.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003}),
+    ("sample_euler_ancestral", {}, "euler-a", {}),
+    ("sample_euler_ancestral", {"eta": 0.4, "s_noise": 1.1}, "euler-a", {"eta": 0.4, "s_noise": 1.1}),
+    ("sample_euler_ancestral", {"eta": 0.7}, "ddim", {"eta": 0.7}),
+    ("sample_heun", {}, "heun", {}),
+    ("sample_heun", {"s_churn": 40.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003}, "heun",
+     {"churn": 40.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003}),
+    ("sample_dpm_2", {}, "dpm2", {}),
+    ("sample_dpm_2", {"s_churn": 4.0}, "dpm2", {"churn": 4.0}),
+    ("sample_dpmpp_2s_ancestral", {"eta": 0.0}, "dpmpp-2s", {}),
+    ("sample_dpmpp_2m", {}, "dpmpp-2m", {}),
+    ("sample_dpmpp_2m_sde", {}, "dpmpp-2m-sde", {}),
+    ("sample_dpmpp_2m_sde", {"solver_type": "heun", "eta": 0.6, "s_noise": 1.05}, "dpmpp-2m-sde", {"weight": "heun", "eta": 0.6, "s_noise": 1.05}),
+    ("sample_dpmpp_2m_sde", {"eta": 0.0}, "dpmpp-2m", {}),
+]
+
+
+@pytest.mark.parametrize("process", [EDM, VP], ids=["edm", "vp"])
+@pytest.mark.parametrize("name, theirs, key, options", SAMPLERS)
+def test_sampler(sampling: Any, monkeypatch: pytest.MonkeyPatch, process: Process, name: str, theirs: Any, key: str, options: Any) -> None:
+    """17 steps: from 15 on neither lowers the order before the last step, which goes to sigma = 0 (k-diffusion never lowers it)."""
+    sigmas = sampling.get_sigmas_karras(17, 0.02, 80.0).double()
+    levels = sigmas[:-1].numpy()
+    times = np.append(process.time_of(-np.log(levels)), 0.0)
+    steps = iter(range(100))
+    monkeypatch.setattr(torch, "randn_like", lambda x: draw(next(steps)))  # churn's draws: one a step, used or not
+    if name in ("sample_euler_ancestral", "sample_dpmpp_2s_ancestral", "sample_dpmpp_2m_sde"):
+        theirs = {**theirs, "noise_sampler": lambda s, n: draw(next(steps))}
+    x = X * 80
+    expected = getattr(sampling, name)(denoise, x, sigmas, disable=True, **theirs)
+
+    def net(x: torch.Tensor, call: Any, branch: int) -> torch.Tensor:
+        return MIXTURE.expectations(x, float(process.alpha(call.t)), float(process.sigma(call.t)))[0]
+
+    p = plan(key, process, times, predicts="data", **options)
+    y = interpret(p, net, x * float(process.alpha(times[0])), noise=draw)
+    assert (y - expected).abs().max() <= 1e-10 * expected.abs().max()
+
+
+def test_their_churn_counts_the_same_steps(sampling: Any) -> None:
+    """gamma = churn / (len(sigmas) - 1): the step to sigma = 0 counts on both sides."""
+    sigmas = sampling.get_sigmas_karras(5, 0.1, 10.0).double()
+    asked: list[float] = []
+    sampling.sample_euler(lambda x, s: asked.append(float(s[0])) or x * 0, X, sigmas, disable=True, s_churn=1.0)
+    p = plan("euler", EDM, sigmas.numpy(), churn=1.0)
+    assert [c.t for c in p.calls] == pytest.approx(asked, rel=1e-14)
