@@ -4,25 +4,28 @@
 namespace fd::check {
 namespace {
 
+using dl::refuse;
 using dl::View;
 using dl::Where;
-using dl::refuse;
 constexpr const char* kStep = "linear_step";
-constexpr int64_t kMaxElements = int64_t(1) << 34;  // of one sample: the counter has 32 bits for a quarter of them
+constexpr int64_t kMaxElements = int64_t(1)
+                                 << 34;  // of one sample: the counter has 32 bits for a quarter of them
 
-std::string count(int64_t n, const char* what) { return std::to_string(n) + " " + what + (n == 1 ? "" : "s"); }
+std::string count(int64_t n, const char* what) {
+  return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
+}
 bool real(Dtype d) { return d <= Dtype::f64; }
 
 void same_place(const View& v, const Where& w, const Place& place) {
   if (v.device != place.type || v.index != place.index)
-    refuse(w, "is on " + dl::device_name(v.device, v.index) + " but the call runs on " + dl::device_name(place.type, place.index));
+    refuse(w, "is on " + dl::device_name(v.device, v.index) + " but the call runs on " +
+                  dl::device_name(place.type, place.index));
 }
 
 void first_place(const View& v, const Where& w, Place& place) {
   if (v.device == place.type && place.index < 0) place.index = v.index;
   same_place(v, w, place);
 }
-
 
 }  // namespace
 
@@ -34,12 +37,14 @@ void tensors(Step& s, const View* T, int n_in, const View* out, int n_out, Place
   s.B = y.shape[0], s.out_type = y.dtype, s.wide = y.dtype == Dtype::f64;
   s.E = 1;
   for (int d = 1; d < y.ndim; ++d) s.E *= y.shape[d];
-  if (s.E > kMaxElements) refuse({kStep, "out", 0}, "has " + std::to_string(s.E) + " elements a sample; at most 2^34");
+  if (s.E > kMaxElements)
+    refuse({kStep, "out", 0}, "has " + std::to_string(s.E) + " elements a sample; at most 2^34");
   for (int j = 0; j < n_out; ++j) {
     const Where w{kStep, "out", j};
     same_place(out[j], w, place);
     if (!real(out[j].dtype) || out[j].dtype != y.dtype)
-      refuse(w, std::string("is ") + dl::name_of(out[j].dtype) + (j ? std::string(" but out[0] is ") + dl::name_of(y.dtype) : "; need a float type"));
+      refuse(w, std::string("is ") + dl::name_of(out[j].dtype) +
+                    (j ? std::string(" but out[0] is ") + dl::name_of(y.dtype) : "; need a float type"));
     if (out[j].ndim != y.ndim || !std::equal(y.shape, y.shape + y.ndim, out[j].shape))
       refuse(w, "is " + dl::shape_of(out[j]) + " but out[0] is " + dl::shape_of(y));
     for (int k = 0; k < j; ++k)
@@ -52,31 +57,41 @@ void tensors(Step& s, const View* T, int n_in, const View* out, int n_out, Place
     const View& t = T[i];
     const Where w{kStep, "T", i};
     same_place(t, w, place);
-    if (!real(t.dtype)) refuse(w, std::string("is ") + dl::name_of(t.dtype) + "; allowed are float32, float16, bfloat16 and float64");
-    if (t.ndim != y.ndim || !std::equal(y.shape + 1, y.shape + y.ndim, t.shape + 1) || (t.shape[0] != s.B && t.shape[0] != 1))
-      refuse(w, "is " + dl::shape_of(t) + " but the outputs are " + dl::shape_of(y) + "; need that shape, or 1 in front for a constant");
+    if (!real(t.dtype))
+      refuse(w, std::string("is ") + dl::name_of(t.dtype) +
+                    "; allowed are float32, float16, bfloat16 and float64");
+    if (t.ndim != y.ndim || !std::equal(y.shape + 1, y.shape + y.ndim, t.shape + 1) ||
+        (t.shape[0] != s.B && t.shape[0] != 1))
+      refuse(w, "is " + dl::shape_of(t) + " but the outputs are " + dl::shape_of(y) +
+                    "; need that shape, or 1 in front for a constant");
     whole = whole || t.shape[0] == s.B;
     s.in[i] = t.data, s.in_type[i] = t.dtype, s.constant[i] = t.shape[0] != s.B;
     s.wide = s.wide || t.dtype == Dtype::f64;
     for (int j = 0; j < n_out; ++j)
       if (overlap(t, out[j]) && (t.data != out[j].data || t.dtype != y.dtype || s.constant[i]))
-        refuse(w, "shares memory with out[" + std::to_string(j) + "]; only the same elements of the same type may be overwritten");
+        refuse(w, "shares memory with out[" + std::to_string(j) +
+                      "]; only the same elements of the same type may be overwritten");
     bytes += t.bytes();
   }
-  if (!whole && s.B != 1) refuse({kStep, "T"}, "holds constants only; one tensor must have all " + count(s.B, "sample"));
+  if (!whole && s.B != 1)
+    refuse({kStep, "T"}, "holds constants only; one tensor must have all " + count(s.B, "sample"));
   s.bytes = bytes, s.past_cache = false;
 }
 
 void columns(Step& s, py::handle draws, py::handle streams, const char* call) {
   const dl::Items d(draws, {call, "draws"}), t(streams, {call, "streams"});
   if (d.size() != t.size())
-    throw std::invalid_argument(std::string(call) + ": the call has " + count(d.size(), "draw") + " but " + count(t.size(), "stream") + "; need one of each for a noise column");
-  if (d.size() > kMaxNoise) throw std::invalid_argument(std::string(call) + ": the call has " + count(d.size(), "noise column") + "; at most 4");
+    throw std::invalid_argument(std::string(call) + ": the call has " + count(d.size(), "draw") + " but " +
+                                count(t.size(), "stream") + "; need one of each for a noise column");
+  if (d.size() > kMaxNoise)
+    throw std::invalid_argument(std::string(call) + ": the call has " + count(d.size(), "noise column") +
+                                "; at most 4");
   s.n_noise = d.size();
   for (int c = 0; c < s.n_noise; ++c) {
     s.draw[c] = dl::integer(d[c], {call, "draws", c});
     const int64_t stream = dl::integer(t[c], {call, "streams", c});
-    if (stream < 0 || stream > 255) refuse({call, "streams", c}, "is " + std::to_string(stream) + "; need 0 .. 255");
+    if (stream < 0 || stream > 255)
+      refuse({call, "streams", c}, "is " + std::to_string(stream) + "; need 0 .. 255");
     s.stream[c] = static_cast<int32_t>(stream);
   }
 }
@@ -85,54 +100,67 @@ void matrix(Step& s, const View& A, const View* index, const Place& place) {
   const Where w{kStep, "A"};
   same_place(A, w, place);
   if (A.dtype != Dtype::f32 && !(A.dtype == Dtype::f64 && s.wide))
-    refuse(w, std::string("is ") + dl::name_of(A.dtype) + "; need float32" + (s.wide ? " or float64" : ", since no tensor here is float64"));
+    refuse(w, std::string("is ") + dl::name_of(A.dtype) + "; need float32" +
+                  (s.wide ? " or float64" : ", since no tensor here is float64"));
   const int n = s.n_in + s.n_noise, front = A.ndim - 2;
   if (front < 0 || front > 1 || A.shape[front] != s.n_out || A.shape[front + 1] != n)
-    refuse(w, "is " + dl::shape_of(A) + " but the call has " + count(s.n_in, "tensor") + ", " + count(s.n_noise, "noise column") + " and " +
-                  count(s.n_out, "output") + "; need (" + std::to_string(s.n_out) + ", " + std::to_string(n) + "), or that after one more dimension");
+    refuse(w, "is " + dl::shape_of(A) + " but the call has " + count(s.n_in, "tensor") + ", " +
+                  count(s.n_noise, "noise column") + " and " + count(s.n_out, "output") + "; need (" +
+                  std::to_string(s.n_out) + ", " + std::to_string(n) + "), or that after one more dimension");
   s.A = A.data, s.A_wide = A.dtype == Dtype::f64;
   s.groups = front ? A.shape[0] : 1;
   s.sample_matrices = front, s.index = nullptr, s.index_step = 0;
   if (!index) {
     if (front && s.groups != s.B)
-      refuse(w, "is " + dl::shape_of(A) + " but the call has " + count(s.B, "sample") + "; need one matrix each, or an index");
+      refuse(w, "is " + dl::shape_of(A) + " but the call has " + count(s.B, "sample") +
+                    "; need one matrix each, or an index");
     return;
   }
   const Where v{kStep, "index"};
   same_place(*index, v, place);
-  if (!front) refuse(v, "is given but A is " + dl::shape_of(A) + "; an index needs A of (G, n_out, n_in + n_noise)");
+  if (!front)
+    refuse(v, "is given but A is " + dl::shape_of(A) + "; an index needs A of (G, n_out, n_in + n_noise)");
   if (index->dtype != Dtype::i32) refuse(v, std::string("is ") + dl::name_of(index->dtype) + "; need int32");
   if (index->ndim != 2 || (index->shape[0] != s.B && index->shape[0] != 1))
     refuse(v, "is " + dl::shape_of(*index) + "; need (" + std::to_string(s.B) + ", K) or (1, K)");
   const int64_t K = index->shape[1];
-  if (K < 1 || s.E % K) refuse(v, "is " + dl::shape_of(*index) + " but a sample has " + count(s.E, "element") + "; K must divide that");
+  if (K < 1 || s.E % K)
+    refuse(v, "is " + dl::shape_of(*index) + " but a sample has " + count(s.E, "element") +
+                  "; K must divide that");
   s.index = static_cast<const int32_t*>(index->data);
   s.sample_matrices = K;
   s.index_step = index->shape[0] == 1 ? 0 : K;
   if (index->device != dl::kCpu) return;  // on a device the kernel looks itself: nothing here waits for it
   int32_t least = 0, most = -1;
-  for (int64_t i = 0; i < index->n; ++i) least = std::min(least, s.index[i]), most = std::max(most, s.index[i]);
+  for (int64_t i = 0; i < index->n; ++i)
+    least = std::min(least, s.index[i]), most = std::max(most, s.index[i]);
   if (least < 0 || most >= s.groups)
-    refuse(v, "holds " + std::to_string(least < 0 ? least : most) + " but A has " + std::to_string(s.groups) + (s.groups == 1 ? " matrix" : " matrices") + "; need 0 .. " + std::to_string(s.groups - 1));
+    refuse(v, "holds " + std::to_string(least < 0 ? least : most) + " but A has " + std::to_string(s.groups) +
+                  (s.groups == 1 ? " matrix" : " matrices") + "; need 0 .. " + std::to_string(s.groups - 1));
 }
 
 void noise(Step& s, const View* rng, const Place& place) {
   s.rng = nullptr;
   if (!s.n_noise) return;
   const Where w{kStep, "rng"};
-  if (!rng) refuse(w, "is None but the call has " + count(s.n_noise, "noise column") + "; need int64 (B, 3): seed, sample id, draw base");
+  if (!rng)
+    refuse(w, "is None but the call has " + count(s.n_noise, "noise column") +
+                  "; need int64 (B, 3): seed, sample id, draw base");
   same_place(*rng, w, place);
   if (rng->dtype != Dtype::i64 || rng->ndim != 2 || rng->shape[0] != s.B || rng->shape[1] != 3)
-    refuse(w, std::string("is ") + dl::name_of(rng->dtype) + " " + dl::shape_of(*rng) + "; need int64 (" + std::to_string(s.B) + ", 3): seed, sample id, draw base");
+    refuse(w, std::string("is ") + dl::name_of(rng->dtype) + " " + dl::shape_of(*rng) + "; need int64 (" +
+                  std::to_string(s.B) + ", 3): seed, sample id, draw base");
   s.rng = static_cast<const int64_t*>(rng->data);
 }
 
-Step step(py::handle T, py::handle A, py::handle index, py::handle rng, py::handle draws, py::handle streams, py::handle out,
-          Place& place) {
+Step step(py::handle T, py::handle A, py::handle index, py::handle rng, py::handle draws, py::handle streams,
+          py::handle out, Place& place) {
   Step s;
   const dl::Items ins(T, {kStep, "T"}), outs(out, {kStep, "out"});
-  if (ins.size() < 1 || ins.size() > kMaxIn) refuse({kStep, "T"}, "has " + count(ins.size(), "tensor") + "; need 1 .. 12");
-  if (outs.size() < 1 || outs.size() > kMaxOut) refuse({kStep, "out"}, "has " + count(outs.size(), "tensor") + "; need 1 .. 4");
+  if (ins.size() < 1 || ins.size() > kMaxIn)
+    refuse({kStep, "T"}, "has " + count(ins.size(), "tensor") + "; need 1 .. 12");
+  if (outs.size() < 1 || outs.size() > kMaxOut)
+    refuse({kStep, "out"}, "has " + count(outs.size(), "tensor") + "; need 1 .. 4");
   View in[kMaxIn], to[kMaxOut];
   for (int j = 0; j < outs.size(); ++j) to[j] = dl::view(outs[j], {kStep, "out", j});
   for (int i = 0; i < ins.size(); ++i) in[i] = dl::view(ins[i], {kStep, "T", i});
@@ -146,20 +174,24 @@ Step step(py::handle T, py::handle A, py::handle index, py::handle rng, py::hand
   return s;
 }
 
-Fill fill(py::handle out, py::handle rng, py::handle draw, py::handle stream, const std::string& family, Place& place) {
+Fill fill(py::handle out, py::handle rng, py::handle draw, py::handle stream, const std::string& family,
+          Place& place) {
   constexpr const char* kFill = "fill";
   Fill f;
   const Where w{kFill, "out"}, r{kFill, "rng"};
   const View y = dl::view(out, w), k = dl::view(rng, r);
   first_place(y, w, place);
   same_place(k, r, place);
-  if (!real(y.dtype)) refuse(w, std::string("is ") + dl::name_of(y.dtype) + "; allowed are float32, float16, bfloat16 and float64");
+  if (!real(y.dtype))
+    refuse(w, std::string("is ") + dl::name_of(y.dtype) +
+                  "; allowed are float32, float16, bfloat16 and float64");
   if (y.ndim < 1) refuse(w, "has no dimensions; need (B, ...)");
   f.B = y.shape[0], f.E = 1, f.out = y.data, f.out_type = y.dtype;
   for (int d = 1; d < y.ndim; ++d) f.E *= y.shape[d];
   if (f.E > kMaxElements) refuse(w, "has " + std::to_string(f.E) + " elements a sample; at most 2^34");
   if (k.dtype != Dtype::i64 || k.ndim != 2 || k.shape[0] != f.B || k.shape[1] != 3)
-    refuse(r, std::string("is ") + dl::name_of(k.dtype) + " " + dl::shape_of(k) + "; need int64 (" + std::to_string(f.B) + ", 3): seed, sample id, draw base");
+    refuse(r, std::string("is ") + dl::name_of(k.dtype) + " " + dl::shape_of(k) + "; need int64 (" +
+                  std::to_string(f.B) + ", 3): seed, sample id, draw base");
   f.rng = static_cast<const int64_t*>(k.data);
   f.draw = dl::integer(draw, {kFill, "draw"});
   const int64_t s = dl::integer(stream, {kFill, "stream"});

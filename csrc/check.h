@@ -1,5 +1,6 @@
-// From Python's arguments to a Step or a Fill, with every check; the same for all devices. What is wrong is said as
-// std::invalid_argument (ValueError) that names the call, the argument, what came and what is allowed.
+// From Python's arguments to a Step or a Fill, with every check; the same for all devices. What is wrong is
+// said as std::invalid_argument (ValueError) that names the call, the argument, what came and what is
+// allowed.
 #pragma once
 #include "dl.h"
 #include "step.h"
@@ -17,8 +18,9 @@ void columns(Step& s, py::handle draws, py::handle streams, const char* call);
 void matrix(Step& s, const dl::View& A, const dl::View* index, const Place& place);
 void noise(Step& s, const dl::View* rng, const Place& place);
 
-Step step(py::handle T, py::handle A, py::handle index, py::handle rng, py::handle draws, py::handle streams, py::handle out,
+Step step(py::handle T, py::handle A, py::handle index, py::handle rng, py::handle draws, py::handle streams,
+          py::handle out, Place& place);
+Fill fill(py::handle out, py::handle rng, py::handle draw, py::handle stream, const std::string& family,
           Place& place);
-Fill fill(py::handle out, py::handle rng, py::handle draw, py::handle stream, const std::string& family, Place& place);
 
 }  // namespace fd::check

@@ -1,5 +1,5 @@
-// Looks into a torch.Tensor without linking torch: through the DLPack C exchange table that torch.Tensor carries (a frozen
-// layout, the same in every torch from 2.11 on). The only file that knows what a tensor is.
+// Looks into a torch.Tensor without linking torch: through the DLPack C exchange table that torch.Tensor
+// carries (a frozen layout, the same in every torch from 2.11 on). The only file that knows what a tensor is.
 #pragma once
 #include <pybind11/pybind11.h>
 #include <cstdint>
@@ -49,14 +49,17 @@ inline Bound& bound() {
 
 // bind(torch.Tensor), once, when the package is imported
 inline void bind(const py::object& type) {
-  if (!PyType_Check(type.ptr())) throw std::invalid_argument("bind: torch.Tensor itself is wanted, the class");
+  if (!PyType_Check(type.ptr()))
+    throw std::invalid_argument("bind: torch.Tensor itself is wanted, the class");
   if (!py::hasattr(type, "__dlpack_c_exchange_api__"))
-    throw std::invalid_argument("bind: this torch has no DLPack exchange table; fastdiff needs torch >= 2.11");
+    throw std::invalid_argument(
+        "bind: this torch has no DLPack exchange table; fastdiff needs torch >= 2.11");
   const py::object capsule = type.attr("__dlpack_c_exchange_api__");
   const auto* table = static_cast<const Table*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
   if (!table) throw py::error_already_set();
   if (table->major != 1 || !table->borrow)
-    throw std::invalid_argument("bind: this torch speaks DLPack " + std::to_string(table->major) + "; fastdiff knows 1");
+    throw std::invalid_argument("bind: this torch speaks DLPack " + std::to_string(table->major) +
+                                "; fastdiff knows 1");
   bound() = {table, reinterpret_cast<PyTypeObject*>(type.inc_ref().ptr())};
 }
 
@@ -69,7 +72,9 @@ struct Where {
     return std::string(call) + ": " + name + (at < 0 ? "" : "[" + std::to_string(at) + "]");
   }
 };
-[[noreturn]] inline void refuse(const Where& w, const std::string& why) { throw std::invalid_argument(w.text() + " " + why); }
+[[noreturn]] inline void refuse(const Where& w, const std::string& why) {
+  throw std::invalid_argument(w.text() + " " + why);
+}
 
 struct View {
   void* data;
@@ -96,7 +101,9 @@ inline std::string shape_of(const View& v) {
   return s + (v.ndim == 1 ? ",)" : ")");
 }
 inline std::string device_name(int32_t type, int32_t index) {
-  return type == kCpu ? "cpu" : type == kCuda ? "cuda:" + std::to_string(index) : "device type " + std::to_string(type);
+  return type == kCpu    ? "cpu"
+         : type == kCuda ? "cuda:" + std::to_string(index)
+                         : "device type " + std::to_string(type);
 }
 
 // What keeps a Python object from being seen as a tensor in memory. After no_memory a Python error is set.
@@ -108,15 +115,34 @@ inline Fault look(py::handle h, View& v) {  // no message: cheap where a fault i
   if (!PyObject_TypeCheck(h.ptr(), b.type)) return Fault::no_tensor;
   Tensor t;
   if (b.table->borrow(h.ptr(), &t)) return Fault::no_memory;
-  v = {static_cast<char*>(t.data) + t.byte_offset, t.shape, t.ndim, 1, Dtype::f32, t.device.type, t.device.index};
+  v = {static_cast<char*>(t.data) + t.byte_offset,
+       t.shape,
+       t.ndim,
+       1,
+       Dtype::f32,
+       t.device.type,
+       t.device.index};
   switch (t.dtype.lanes == 1 ? t.dtype.code << 8 | t.dtype.bits : 0) {
-    case 0x220: v.dtype = Dtype::f32; break;
-    case 0x210: v.dtype = Dtype::f16; break;
-    case 0x410: v.dtype = Dtype::bf16; break;
-    case 0x240: v.dtype = Dtype::f64; break;
-    case 0x020: v.dtype = Dtype::i32; break;
-    case 0x040: v.dtype = Dtype::i64; break;
-    default: return Fault::no_dtype;
+    case 0x220:
+      v.dtype = Dtype::f32;
+      break;
+    case 0x210:
+      v.dtype = Dtype::f16;
+      break;
+    case 0x410:
+      v.dtype = Dtype::bf16;
+      break;
+    case 0x240:
+      v.dtype = Dtype::f64;
+      break;
+    case 0x020:
+      v.dtype = Dtype::i32;
+      break;
+    case 0x040:
+      v.dtype = Dtype::i64;
+      break;
+    default:
+      return Fault::no_dtype;
   }
   bool strided = false;
   for (int i = t.ndim - 1; i >= 0; --i) {
@@ -130,9 +156,12 @@ inline Fault look(py::handle h, View& v) {  // no message: cheap where a fault i
 inline View view(py::handle h, const Where& w) {
   View v;
   switch (look(h, v)) {
-    case Fault::none: break;
-    case Fault::unbound: throw std::invalid_argument(std::string(w.call) + ": bind(torch.Tensor) has not been called");
-    case Fault::no_tensor: refuse(w, std::string("is of type ") + Py_TYPE(h.ptr())->tp_name + "; need a torch.Tensor");
+    case Fault::none:
+      break;
+    case Fault::unbound:
+      throw std::invalid_argument(std::string(w.call) + ": bind(torch.Tensor) has not been called");
+    case Fault::no_tensor:
+      refuse(w, std::string("is of type ") + Py_TYPE(h.ptr())->tp_name + "; need a torch.Tensor");
     case Fault::no_memory: {
       const py::error_already_set e;
       const std::string all = py::str(e.value());
@@ -141,8 +170,10 @@ inline View view(py::handle h, const Where& w) {
     case Fault::no_dtype:
       refuse(w, "is " + std::string(py::str(h.attr("dtype"))) +
                     "; allowed are float32, float16, bfloat16 and float64 (int32 and int64 for indices)");
-    case Fault::strided: refuse(w, "is not contiguous; call .contiguous()");
-    case Fault::no_data: refuse(w, "has no memory behind it (a fake or meta tensor)");
+    case Fault::strided:
+      refuse(w, "is not contiguous; call .contiguous()");
+    case Fault::no_data:
+      refuse(w, "has no memory behind it (a fake or meta tensor)");
   }
   return v;
 }
@@ -150,7 +181,8 @@ inline View view(py::handle h, const Where& w) {
 // A list or tuple, borrowed
 class Items {
  public:
-  Items(py::handle h, const Where& w) : kept_(py::reinterpret_steal<py::object>(PySequence_Fast(h.ptr(), ""))) {
+  Items(py::handle h, const Where& w)
+      : kept_(py::reinterpret_steal<py::object>(PySequence_Fast(h.ptr(), ""))) {
     if (!kept_) {
       PyErr_Clear();
       refuse(w, std::string("is of type ") + Py_TYPE(h.ptr())->tp_name + "; need a list");

@@ -20,7 +20,8 @@ void run_call(Step& s) {
 
 namespace {
 
-void linear_step(py::handle T, py::handle A, py::handle index, py::handle rng, py::handle draws, py::handle streams, py::handle out) {
+void linear_step(py::handle T, py::handle A, py::handle index, py::handle rng, py::handle draws,
+                 py::handle streams, py::handle out) {
   fd::check::Place place{fd::dl::kCpu, 0};
   fd::Step s = fd::check::step(T, A, index, rng, draws, streams, out, place);
   fd::run_call(s);
@@ -46,14 +47,17 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.doc() = "fastdiff's CPU kernels; the checked, differentiable functions are in fastdiff.ops";
   m.attr("__version__") = FASTDIFF_VERSION;
   m.def("bind", &fd::dl::bind, py::arg("tensor_type"));
-  m.def("linear_step_", &linear_step, py::arg("T"), py::arg("A"), py::arg("index"), py::arg("rng"), py::arg("draws"), py::arg("streams"), py::arg("out"));
-  m.def("fill_", &fill, py::arg("out"), py::arg("rng"), py::arg("draw"), py::arg("stream"), py::arg("family"));
+  m.def("linear_step_", &linear_step, py::arg("T"), py::arg("A"), py::arg("index"), py::arg("rng"),
+        py::arg("draws"), py::arg("streams"), py::arg("out"));
+  m.def("fill_", &fill, py::arg("out"), py::arg("rng"), py::arg("draw"), py::arg("stream"),
+        py::arg("family"));
   m.def("isa", &fd::cpu::isa);
   m.def("isas", &fd::cpu::isas);
   m.def("set_isa", &fd::cpu::set_isa, py::arg("name"));
   m.def("threads", &fd::cpu::threads);
   py::class_<fd::Program>(m, "Program")
       .def(py::init<py::handle>(), py::arg("stages"))
-      .def("run", &fd::Program::run, py::arg("registers"), py::arg("rng"), py::arg("net"), py::arg("times"), py::arg("check"));
+      .def("run", &fd::Program::run, py::arg("registers"), py::arg("rng"), py::arg("net"), py::arg("times"),
+           py::arg("check"));
   m.def("philox", &philox, py::arg("counter"), py::arg("key"));
 }

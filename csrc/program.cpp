@@ -33,9 +33,11 @@ Program::Program(py::handle stages) {
   for (int k = 0; k < items.size(); ++k) {
     const dl::Items t(items[k], {kCall, "stages", k});
     if (t.size() != 8)
-      fail(k, "has " + std::to_string(t.size()) + " entries; need (inputs, outputs, A, draws, streams, arg, raw, drop)");
+      fail(k, "has " + std::to_string(t.size()) +
+                  " entries; need (inputs, outputs, A, draws, streams, arg, raw, drop)");
     Stage s;
-    s.inputs = numbers(t[0], k, "inputs"), s.outputs = numbers(t[1], k, "outputs"), s.drop = numbers(t[7], k, "drop");
+    s.inputs = numbers(t[0], k, "inputs"), s.outputs = numbers(t[1], k, "outputs"),
+    s.drop = numbers(t[7], k, "drop");
     s.arg = number(t[5], k, "arg", -1), s.raw = number(t[6], k, "raw", -1);
     check::columns(s.columns, t[3], t[4], kCall);
     if (s.inputs.size() > kMaxIn || s.outputs.size() > kMaxOut || s.inputs.empty() != s.outputs.empty())
@@ -56,7 +58,11 @@ Program::Program(py::handle stages) {
 // One pass over the stages: the registers with what is known of their tensors
 class Program::Run {
  public:
-  Run(py::list registers, const py::object& rng) : list_(std::move(registers)), held_(list_.size()), views_(list_.size()) {
+  Run(py::list registers, const py::object& rng)
+      : list_(std::move(registers)),
+        held_(list_.size()),
+        views_(list_.size()),
+        version_(list_.size(), kOurs) {
     for (size_t r = 0; r < held_.size(); ++r) {
       const py::handle h = PyList_GET_ITEM(list_.ptr(), static_cast<Py_ssize_t>(r));
       if (h.is_none()) continue;
@@ -87,15 +93,26 @@ class Program::Run {
     const dl::View& like = view(stage.arg);
     for (int r : stage.drop) drop(r);
     PyObject* args[] = {nullptr, x.ptr(), time};
-    py::object out = py::reinterpret_steal<py::object>(PyObject_Vectorcall(net, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
+    const int64_t before = version(x);
+    py::object out = py::reinterpret_steal<py::object>(
+        PyObject_Vectorcall(net, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr));
     if (!out) throw py::error_already_set();
+    if (version(x) != before)
+      fail(k, "the network changed its input x in place; let it work on a copy (x.clone())");
+    for (size_t r = 0; r < held_.size(); ++r)
+      if (held_[r] && version_[r] != kOurs && static_cast<int>(r) != stage.raw &&
+          version(held_[r]) != version_[r])
+        fail(k,
+             "the network wrote its output over an earlier one that is still needed; let it return a new "
+             "tensor (out.clone())");
     dl::View v;
-    if (!accept(out, v, like, stage.raw)) {
+    if (!accept(out, v, like, true)) {
       out = check(out, x, k);
-      if (!accept(out, v, like, stage.raw))
-        fail(k, "what check returned is not a contiguous CPU tensor of the argument's shape with memory of its own");
+      if (!accept(out, v, like, false))
+        fail(k, "what check returned is not a contiguous CPU tensor of the argument's shape");
     }
     views_[stage.raw] = v;
+    version_[stage.raw] = version(out);
     set(stage.raw, out.ptr());
     held_[stage.raw] = std::move(out);
   }
@@ -117,30 +134,46 @@ class Program::Run {
     if (PyList_SetItem(list_.ptr(), r, value)) throw py::error_already_set();
   }
 
-  // Fit to be kept in register `raw` as it is
-  bool accept(const py::object& out, dl::View& v, const dl::View& like, int raw) const {
+  // Fit to be kept as it is. fresh: as the network gave it, so not in memory of ours, nor of a dtype that
+  // other tables would need
+  bool accept(const py::object& out, dl::View& v, const dl::View& like, bool fresh) const {
     if (Py_TYPE(out.ptr()) != dl::bound().type) return false;
     if (const dl::Fault f = dl::look(out, v); f != dl::Fault::none) {
       if (f == dl::Fault::no_memory) PyErr_Clear();
       return false;
     }
     if (v.device != dl::kCpu || v.dtype > Dtype::f64 || v.ndim != like.ndim) return false;
+    if (!fresh) return true;
+    if (v.dtype == Dtype::f64 && like.dtype != Dtype::f64) return false;
     if (!std::equal(v.shape, v.shape + v.ndim, like.shape)) return false;
     for (size_t r = 0; r < held_.size(); ++r)
-      if (held_[r] && static_cast<int>(r) != raw && dl::overlap(v, views_[r])) return false;
+      if (held_[r] && version_[r] == kOurs && dl::overlap(v, views_[r])) return false;
     return true;
   }
+
+  // How often torch has written to a tensor (views count together); tensors of inference mode are not counted
+  static int64_t version(const py::object& t) {
+    static PyObject* const name = PyUnicode_InternFromString("_version");
+    const py::object v = py::reinterpret_steal<py::object>(PyObject_GetAttr(t.ptr(), name));
+    if (!v) return PyErr_Clear(), 0;
+    return PyLong_AsLongLong(v.ptr());
+  }
+
+  static constexpr int64_t kOurs = -1;  // the version of what is no output of the network
 
   py::list list_;
   std::vector<py::object> held_;  // the network may change the list; the memory stays
   std::vector<dl::View> views_;
+  std::vector<int64_t> version_;  // of each network output, when it came
   dl::View rng_{};
   bool has_rng_ = false;
 };
 
-void Program::run(py::list registers, py::object rng, py::object net, py::object times, py::object check) const {
+void Program::run(py::list registers, py::object rng, py::object net, py::object times,
+                  py::object check) const {
   if (static_cast<int>(registers.size()) < registers_)
-    throw std::invalid_argument("Program: the list has " + std::to_string(registers.size()) + " registers; the stages name " + std::to_string(registers_));
+    throw std::invalid_argument("Program: the list has " + std::to_string(registers.size()) +
+                                " registers; the stages name " + std::to_string(registers_));
   const dl::Items t(times, {kCall, "times"});
   Run run(std::move(registers), rng);
   for (size_t k = 0; k < stages_.size(); ++k) {

@@ -18,7 +18,8 @@ class Program {
  private:
   struct Stage {
     std::vector<int> inputs, outputs, drop;
-    int arg, raw;  // the register given to the network after the stage and the one for what it returns; -1: none
+    int arg,
+        raw;  // the register given to the network after the stage and the one for what it returns; -1: none
     pybind11::object A;
     dl::View matrix;
     Step columns;  // draws and streams

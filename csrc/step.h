@@ -9,24 +9,25 @@ namespace fd {
 
 struct Step {
   int n_in, n_out, n_noise;
-  int64_t B, E;                    // samples, and elements of one
+  int64_t B, E;  // samples, and elements of one
   const void* in[kMaxIn];
   Dtype in_type[kMaxIn];
-  bool constant[kMaxIn];           // a register with one row for all samples
+  bool constant[kMaxIn];  // a register with one row for all samples
   void* out[kMaxOut];
   Dtype out_type;
-  bool wide;                       // the arithmetic is float64
-  const void* A;                   // matrices (n_out, n_in + n_noise), one after the other
-  bool A_wide;                     // A holds float64
-  int64_t groups;                  // matrices in A
-  int64_t sample_matrices;         // 0: one matrix for all; 1: one per sample; K: index[b][k] names that of the k-th part
-  const int32_t* index;            // (B or 1, K), null when the matrix number is the sample's own
-  int64_t index_step;              // from one sample's row of the index to the next: K or 0
-  const int64_t* rng;              // (B, 3): seed, sample id, draw base
+  bool wide;                // the arithmetic is float64
+  const void* A;            // matrices (n_out, n_in + n_noise), one after the other
+  bool A_wide;              // A holds float64
+  int64_t groups;           // matrices in A
+  int64_t sample_matrices;  // 0: one matrix for all; 1: one per sample; K: index[b][k] names that of the k-th
+                            // part
+  const int32_t* index;     // (B or 1, K), null when the matrix number is the sample's own
+  int64_t index_step;       // from one sample's row of the index to the next: K or 0
+  const int64_t* rng;       // (B, 3): seed, sample id, draw base
   int64_t draw[kMaxNoise];
   int32_t stream[kMaxNoise];
-  int64_t bytes;                   // that the call touches, each tensor once
-  bool past_cache;                 // more than the last cache holds: stores may go round it
+  int64_t bytes;    // that the call touches, each tensor once
+  bool past_cache;  // more than the last cache holds: stores may go round it
 };
 
 struct Fill {

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-# `python -m pytest` puts the repository root first on sys.path; unless the package was installed in place, the
-# fastdiff/ folder there has no compiled module and would hide the installed one
+# `python -m pytest` puts the repository root first on sys.path. Unless the package was installed in place,
+# the folder fastdiff/ there has no compiled module, and would hide the installed one.
 _root = Path(__file__).resolve().parent.parent
 if not list((_root / "fastdiff").glob("_C.*")):
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != _root]

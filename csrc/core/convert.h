@@ -1,11 +1,13 @@
-// Rounding to float16 and bfloat16 with integers alone: to nearest even, subnormals kept, one rounding also from float64.
+// Rounding to float16 and bfloat16 with integers alone: to nearest even, subnormals kept, one rounding also
+// from float64.
 #pragma once
 #include "hd.h"
 
 namespace fd {
 
 // kExp exponent and kMan mantissa bits out of the bits of a double
-template <int kExp, int kMan> FD_HD uint16_t round_bits(uint64_t x) {
+template <int kExp, int kMan>
+FD_HD uint16_t round_bits(uint64_t x) {
   constexpr int kTop = (1 << kExp) - 1, kBias = (1 << (kExp - 1)) - 1, kDrop = 52 - kMan;
   const uint32_t sign = static_cast<uint32_t>(x >> 63) << 15;
   const int exponent = static_cast<int>(x >> 52 & 0x7ff);
@@ -17,7 +19,8 @@ template <int kExp, int kMan> FD_HD uint16_t round_bits(uint64_t x) {
   const int e = exponent - 1023 + kBias;
   if (e >= kTop) return static_cast<uint16_t>(sign | kTop << kMan);
   int drop = kDrop;
-  uint64_t all = man | static_cast<uint64_t>(e) << 52;  // a carry out of the mantissa lands in the exponent, up to infinity
+  uint64_t all = man | static_cast<uint64_t>(e)
+                           << 52;  // a carry out of the mantissa lands in the exponent, up to infinity
   if (e <= 0) {
     drop += 1 - e;
     if (drop > 54) return static_cast<uint16_t>(sign);  // below half of the smallest subnormal

@@ -1,5 +1,6 @@
-// What a formula needs from its machine. A formula is a template over a machine M and is written once: Scalar below serves the
-// host and the device, cpu/simd.h has one machine per instruction set. Every operation rounds once; nothing is contracted.
+// What a formula needs from its machine. A formula is a template over a machine M and is written once: Scalar
+// below serves the host and the device, cpu/simd.h has one machine per instruction set. Every operation
+// rounds once; nothing is contracted.
 #pragma once
 #include <cstdint>
 #if defined(__CUDACC__)
@@ -90,7 +91,9 @@ struct Scalar {
   static FD_HD U bits(F x) { return to_bits(x); }
   static FD_HD F real_bits(U u) { return from_bits(u); }
   static FD_HD I integer(U u) { return static_cast<I>(u); }
-  static FD_HD F real(I i) { return static_cast<float>(i); }  // to nearest even, on the host and (cvt.rn) on the device
+  static FD_HD F real(I i) {
+    return static_cast<float>(i);
+  }  // to nearest even, on the host and (cvt.rn) on the device
   static FD_HD F real(U u) { return static_cast<float>(u); }
   static FD_HD F negative(F x) { return -x; }
   static FD_HD bool test(U u, uint32_t bit) { return (u & bit) != 0; }

@@ -1,21 +1,26 @@
-// Uniforms and normals from random words: Box-Muller on polynomials of our own, since libm, libdevice and vector libraries differ.
-// Only multiply, add, correctly rounded square root, conversion and integer operations: the same bits on every machine.
+// Uniforms and normals from random words: Box-Muller on polynomials of our own, since libm, libdevice and
+// vector libraries differ. Only multiply, add, correctly rounded square root, conversion and integer
+// operations: the same bits on every machine.
 #pragma once
 #include "hd.h"
 
 namespace fd {
 
 // Odd multiples of 2^-24: exact, inside (0, 1).
-template <class M> FD_HD typename M::F uniform(typename M::U w) {
+template <class M>
+FD_HD typename M::F uniform(typename M::U w) {
   return M::add(M::mul(M::real(M::integer(w >> 9)), M::f(0x1p-23f)), M::f(0x1p-24f));
 }
 
-// -2 ln(x 2^-S) for x 2^-S a positive normal number. The power of two only moves the exponent field, so it costs no operation.
-template <class M, int S = 0> FD_HD typename M::F m2log(typename M::F x) {
+// -2 ln(x 2^-S) for x 2^-S a positive normal number. The power of two only moves the exponent field, so it
+// costs no operation.
+template <class M, int S = 0>
+FD_HD typename M::F m2log(typename M::F x) {
   using F = typename M::F;
   const auto i = M::integer(M::bits(x) - (0x3f3504f3u + (static_cast<uint32_t>(S) << 23)));
   const F e = M::real(i >> 23);
-  const F a = M::sub(M::real_bits((typename M::U)(i & 0x007fffff) + 0x3f3504f3u), M::f(1.0f));  // [sqrt(1/2), sqrt(2)) - 1
+  const F a = M::sub(M::real_bits((typename M::U)(i & 0x007fffff) + 0x3f3504f3u),
+                     M::f(1.0f));  // [sqrt(1/2), sqrt(2)) - 1
   F p = M::c(0x3e1c6480u);
   p = M::add(M::mul(p, a), M::c(0xbe82af32u));
   p = M::add(M::mul(p, a), M::c(0x3e86c11au));
@@ -33,12 +38,16 @@ template <class M, int S = 0> FD_HD typename M::F m2log(typename M::F x) {
 }
 
 // -2 ln of the uniform (w + 1/2) 2^-32 in [2^-33, 1]
-template <class M> FD_HD typename M::F m2log_word(typename M::U w) { return m2log<M, 32>(M::add(M::real(w), M::f(0.5f))); }
+template <class M>
+FD_HD typename M::F m2log_word(typename M::U w) {
+  return m2log<M, 32>(M::add(M::real(w), M::f(0.5f)));
+}
 
-// cos and sin of the angle 2 pi (w + 1/2) 2^-32, both still to be given the sign bit of `flip`. The two top bits of w + 2^29 are
-// the nearest quadrant; the low thirty bits of w, signed, are the rest: converted four times too large they need no shift back,
-// and the scale takes the four off, exactly.
-template <class M> FD_HD void turn(typename M::U w, typename M::F& cosine, typename M::F& sine, typename M::U& flip) {
+// cos and sin of the angle 2 pi (w + 1/2) 2^-32, both still to be given the sign bit of `flip`. The two top
+// bits of w + 2^29 are the nearest quadrant; the low thirty bits of w, signed, are the rest: converted four
+// times too large they need no shift back, and the scale takes the four off, exactly.
+template <class M>
+FD_HD void turn(typename M::U w, typename M::F& cosine, typename M::F& sine, typename M::U& flip) {
   using F = typename M::F;
   const typename M::U quadrant = w + 0x20000000u;
   const F t = M::mul(M::add(M::real(M::integer(w << 2)), M::f(2.0f)), M::f(0x1p-32f));
@@ -60,7 +69,8 @@ template <class M> FD_HD void turn(typename M::U w, typename M::F& cosine, typen
 }
 
 // The four normals of one block
-template <class M> FD_HD void normal4(const typename M::U (&w)[4], typename M::F (&z)[4]) {
+template <class M>
+FD_HD void normal4(const typename M::U (&w)[4], typename M::F (&z)[4]) {
   typename M::F r[2], cosine[2], sine[2];
   typename M::U flip[2];
   FD_UNROLL
@@ -77,7 +87,8 @@ template <class M> FD_HD void normal4(const typename M::U (&w)[4], typename M::F
 
 enum class Family : int { normal, uniform };
 
-template <class M> FD_HD void draw4(Family family, const typename M::U (&w)[4], typename M::F (&z)[4]) {
+template <class M>
+FD_HD void draw4(Family family, const typename M::U (&w)[4], typename M::F (&z)[4]) {
   if (family == Family::normal) {
     normal4<M>(w, z);
   } else {

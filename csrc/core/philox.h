@@ -1,4 +1,5 @@
-// Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") and the counter layout of every random number.
+// Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") and the counter layout of
+// every random number.
 //
 //   key      seed, low word first
 //   counter  block (element >> 2), draw, sample id low word, stream << 24 | sample id >> 32
@@ -7,8 +8,10 @@
 
 namespace fd {
 
-// kChains counters with one key in lockstep, so that a vector machine has something to do while a product is on its way
-template <class M, int kChains> FD_HD void philox(typename M::W (&c)[kChains][4], typename M::W k0, typename M::W k1) {
+// kChains counters with one key in lockstep, so that a vector machine has something to do while a product is
+// on its way
+template <class M, int kChains>
+FD_HD void philox(typename M::W (&c)[kChains][4], typename M::W k0, typename M::W k1) {
   using W = typename M::W;
   FD_UNROLL
   for (int round = 0; round < 10; ++round) {
@@ -29,21 +32,24 @@ template <class M, int kChains> FD_HD void philox(typename M::W (&c)[kChains][4]
     k1 = M::plus(k1, 0xBB67AE85u);
   }
 }
-template <class M> FD_HD void philox(typename M::W (&c)[4], typename M::W k0, typename M::W k1) {
+template <class M>
+FD_HD void philox(typename M::W (&c)[4], typename M::W k0, typename M::W k1) {
   typename M::W one[1][4] = {{c[0], c[1], c[2], c[3]}};
   philox<M, 1>(one, k0, k1);
   FD_UNROLL
   for (int l = 0; l < 4; ++l) c[l] = one[0][l];
 }
 
-// One row of the rng table (seed, sample id, draw base) joined with a column's draw and stream: all of the counter but the block.
+// One row of the rng table (seed, sample id, draw base) joined with a column's draw and stream: all of the
+// counter but the block.
 struct Source {
   uint32_t k0, k1, c1, c2, c3;
 };
 FD_HD Source source(int64_t seed, int64_t id, int64_t base, int64_t draw, int32_t stream) {
   const uint64_t s = static_cast<uint64_t>(seed), i = static_cast<uint64_t>(id);
   return {static_cast<uint32_t>(s), static_cast<uint32_t>(s >> 32),
-          static_cast<uint32_t>(static_cast<uint64_t>(base) + static_cast<uint64_t>(draw)), static_cast<uint32_t>(i),
+          static_cast<uint32_t>(static_cast<uint64_t>(base) + static_cast<uint64_t>(draw)),
+          static_cast<uint32_t>(i),
           static_cast<uint32_t>(stream) << 24 | (static_cast<uint32_t>(i >> 32) & 0xffffffu)};
 }
 

@@ -7,11 +7,13 @@
 namespace fd::FD_ISA {
 namespace {
 
-// One matrix as the loops want it: columns that some output uses, in order, and for each a bit per output that does.
-template <class R> struct Matrix {
+// One matrix as the loops want it: columns that some output uses, in order, and for each a bit per output
+// that does.
+template <class R>
+struct Matrix {
   int columns, tensors;  // of which the first are tensors, the rest noise
-  bool dropped;  // a column of zeros is not among them
-  bool full;     // no zero anywhere
+  bool dropped;          // a column of zeros is not among them
+  bool full;             // no zero anywhere
   int column[kMaxColumns];
   uint32_t uses[kMaxColumns];
   R a[kMaxColumns][kMaxOut];
@@ -35,8 +37,11 @@ template <class R> struct Matrix {
       uint32_t bits = 0;
       for (int j = 0; j < s.n_out; ++j) {
         const int64_t k = base + j * n + i;
-        R v = s.A_wide ? static_cast<R>(static_cast<const double*>(s.A)[k]) : static_cast<R>(static_cast<const float*>(s.A)[k]);
-        if (v != v) v = static_cast<R>(__builtin_nanf(""));  // a NaN with a payload would upset the rounding of bfloat16
+        R v = s.A_wide ? static_cast<R>(static_cast<const double*>(s.A)[k])
+                       : static_cast<R>(static_cast<const float*>(s.A)[k]);
+        if (v != v)
+          v = static_cast<R>(
+              __builtin_nanf(""));  // a NaN with a payload would upset the rounding of bfloat16
         a[columns][j] = v;
         bits |= (v != R(0)) << j;
       }
@@ -52,8 +57,9 @@ template <class R> struct Matrix {
   }
 };
 
-// y_j = start_j + sum over columns, for m elements. Outputs may be inputs: every pair of vectors is read before it is written.
-// kColumns = 0 takes their number from the matrix; a known number of columns that are not full needs masks.
+// y_j = start_j + sum over columns, for m elements. Outputs may be inputs: every pair of vectors is read
+// before it is written. kColumns = 0 takes their number from the matrix; a known number of columns that are
+// not full needs masks.
 template <class T, int kOut, bool kFull, int kColumns = 0>
 void combine(const Matrix<typename T::R>& A, const void* const* in, void* const* out, int64_t m, bool past) {
   using S = typename T::S;
@@ -61,7 +67,8 @@ void combine(const Matrix<typename T::R>& A, const void* const* in, void* const*
   const int columns = kColumns ? kColumns : A.columns;
   constexpr bool kMasked = kColumns && !kFull;
   constexpr int kKnown = kColumns ? kColumns : kMaxColumns;
-  typename T::R a[kKnown][kOut];  // copies: a store through `to` could otherwise change the matrix, for all the compiler knows
+  typename T::R a[kKnown][kOut];  // copies: a store through `to` could otherwise change the matrix, for all
+                                  // the compiler knows
   uint32_t uses[kKnown];
   for (int i = 0; i < columns; ++i) {
     uses[i] = A.uses[i];
@@ -112,7 +119,8 @@ void combine(const Matrix<typename T::R>& A, const void* const* in, void* const*
   const void* from[kKnown] = {};
   for (int i = 0; i < columns; ++i) {
     const size_t width = kColumns || i < A.tensors ? sizeof(S) : sizeof(float);
-    read_part<T::kStep * kWidth>(tail_in[i], static_cast<const char*>(in[i]) + static_cast<size_t>(l) * width, left * width);
+    read_part<T::kStep * kWidth>(tail_in[i], static_cast<const char*>(in[i]) + static_cast<size_t>(l) * width,
+                                 left * width);
     from[i] = tail_in[i];
   }
   S* back[kOut];
@@ -123,33 +131,51 @@ void combine(const Matrix<typename T::R>& A, const void* const* in, void* const*
 }
 
 template <class T>
-void combine_any(int n_out, const Matrix<typename T::R>& A, const void* const* in, void* const* out, int64_t m, bool past) {
+void combine_any(int n_out, const Matrix<typename T::R>& A, const void* const* in, void* const* out,
+                 int64_t m, bool past) {
   if constexpr (T::kBound) {
     switch (A.full && A.tensors == A.columns && n_out <= 2 ? n_out * 8 + A.columns : 0) {
-      case 10: return combine<T, 1, true, 2>(A, in, out, m, past);
-      case 11: return combine<T, 1, true, 3>(A, in, out, m, past);
-      case 12: return combine<T, 1, true, 4>(A, in, out, m, past);
-      case 18: return combine<T, 2, true, 2>(A, in, out, m, past);
-      case 19: return combine<T, 2, true, 3>(A, in, out, m, past);
-      case 20: return combine<T, 2, true, 4>(A, in, out, m, past);
+      case 10:
+        return combine<T, 1, true, 2>(A, in, out, m, past);
+      case 11:
+        return combine<T, 1, true, 3>(A, in, out, m, past);
+      case 12:
+        return combine<T, 1, true, 4>(A, in, out, m, past);
+      case 18:
+        return combine<T, 2, true, 2>(A, in, out, m, past);
+      case 19:
+        return combine<T, 2, true, 3>(A, in, out, m, past);
+      case 20:
+        return combine<T, 2, true, 4>(A, in, out, m, past);
     }
   }
   if constexpr (T::kBound && T::kMasked) {
     switch (A.dropped || A.tensors < A.columns || n_out != 2 ? 0 : A.columns) {
-      case 2: return combine<T, 2, false, 2>(A, in, out, m, past);
-      case 3: return combine<T, 2, false, 3>(A, in, out, m, past);
-      case 4: return combine<T, 2, false, 4>(A, in, out, m, past);
+      case 2:
+        return combine<T, 2, false, 2>(A, in, out, m, past);
+      case 3:
+        return combine<T, 2, false, 3>(A, in, out, m, past);
+      case 4:
+        return combine<T, 2, false, 4>(A, in, out, m, past);
     }
   }
   switch (n_out * 2 + A.full) {
-    case 2: return combine<T, 1, false>(A, in, out, m, past);
-    case 3: return combine<T, 1, true>(A, in, out, m, past);
-    case 4: return combine<T, 2, false>(A, in, out, m, past);
-    case 5: return combine<T, 2, true>(A, in, out, m, past);
-    case 6: return combine<T, 3, false>(A, in, out, m, past);
-    case 7: return combine<T, 3, true>(A, in, out, m, past);
-    case 8: return combine<T, 4, false>(A, in, out, m, past);
-    case 9: return combine<T, 4, true>(A, in, out, m, past);
+    case 2:
+      return combine<T, 1, false>(A, in, out, m, past);
+    case 3:
+      return combine<T, 1, true>(A, in, out, m, past);
+    case 4:
+      return combine<T, 2, false>(A, in, out, m, past);
+    case 5:
+      return combine<T, 2, true>(A, in, out, m, past);
+    case 6:
+      return combine<T, 3, false>(A, in, out, m, past);
+    case 7:
+      return combine<T, 3, true>(A, in, out, m, past);
+    case 8:
+      return combine<T, 4, false>(A, in, out, m, past);
+    case 9:
+      return combine<T, 4, true>(A, in, out, m, past);
   }
 }
 

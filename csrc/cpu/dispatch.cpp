@@ -31,7 +31,8 @@ std::vector<Set> usable() {  // best last
 #define FD_HAS(f) (__builtin_cpu_supports(f) != 0)
   if (!all(FD_HAS("avx2"), FD_HAS("fma"), FD_HAS("bmi"), FD_HAS("bmi2"), FD_HAS("f16c"))) return sets;
   sets.push_back({"avx2", avx2::step_range, avx2::fill_range});
-  if (!all(FD_HAS("avx512f"), FD_HAS("avx512bw"), FD_HAS("avx512cd"), FD_HAS("avx512dq"), FD_HAS("avx512vl"))) return sets;
+  if (!all(FD_HAS("avx512f"), FD_HAS("avx512bw"), FD_HAS("avx512cd"), FD_HAS("avx512dq"), FD_HAS("avx512vl")))
+    return sets;
   sets.push_back({"avx512", avx512::step_range, avx512::fill_range});
 #undef FD_HAS
 #endif
@@ -49,7 +50,8 @@ const Set& find(const std::string& name) {
     if (s.name == name) return s;
     known += std::string(known.empty() ? "" : ", ") + s.name;
   }
-  throw std::invalid_argument("set_isa: '" + name + "' is not to be had on this processor; there are " + known);
+  throw std::invalid_argument("set_isa: '" + name + "' is not to be had on this processor; there are " +
+                              known);
 }
 
 std::atomic<const Set*>& current() {
@@ -60,7 +62,8 @@ std::atomic<const Set*>& current() {
   return c;
 }
 
-// Flush-to-zero or another rounding, which torch.set_flush_denormal or a library may have left on, would change the bits.
+// Flush-to-zero or another rounding, which torch.set_flush_denormal or a library may have left on, would
+// change the bits.
 struct Ieee {
 #if defined(__SSE2__)
   const unsigned before = _mm_getcsr();
@@ -79,19 +82,22 @@ struct Ieee {
 constexpr int64_t kChunk = 4096;       // groups: fixed, though no result depends on it
 constexpr int64_t kAlone = 64 * 1024;  // elements below which one thread is the quicker
 
-template <class Job> struct Task {
+template <class Job>
+struct Task {
   const Job* job;
   void (*range)(const Job&, int64_t, int64_t);
   int64_t groups;
 };
 
-template <class Job> void run_chunk(const void* p, int64_t i) {
+template <class Job>
+void run_chunk(const void* p, int64_t i) {
   const auto& t = *static_cast<const Task<Job>*>(p);
   const Ieee ieee;
   t.range(*t.job, i * kChunk, std::min(t.groups, (i + 1) * kChunk));
 }
 
-template <class Job> void run_all(const Job& job, void (*range)(const Job&, int64_t, int64_t)) {
+template <class Job>
+void run_all(const Job& job, void (*range)(const Job&, int64_t, int64_t)) {
   const int64_t groups = job.B * blocks_of(job.E);
   if (groups == 0) return;
   int n = 1;

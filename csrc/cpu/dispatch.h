@@ -1,4 +1,5 @@
-// The best instruction set of this processor, or the one asked for (FASTDIFF_ISA, set_isa), so that one machine tests all.
+// The best instruction set of this processor, or the one asked for (FASTDIFF_ISA, set_isa), so that one
+// machine tests all.
 #pragma once
 #include <string>
 #include <vector>
@@ -13,7 +14,7 @@ int threads();  // what torch.set_num_threads last said on this thread
 
 void run(const Step& s);  // over all groups, on the pool when that pays; needs no GIL
 void run(const Fill& f);
-bool small(int64_t elements);     // too little work to release the GIL or wake a thread
-bool past_cache(int64_t bytes);   // more than the last cache holds
+bool small(int64_t elements);    // too little work to release the GIL or wake a thread
+bool past_cache(int64_t bytes);  // more than the last cache holds
 
 }  // namespace fd::cpu

@@ -1,16 +1,17 @@
 // The loops over a range of work, compiled once per instruction set (base.cpp, avx2.cpp, avx512.cpp).
 //
-// Work is counted in groups: the ceil(E / 4) quadruples of consecutive elements of each sample, in order; a group is one Philox
-// block per noise column. A range of groups is a range of elements without gaps, so ranges can be handed out in any order.
+// Work is counted in groups: the ceil(E / 4) quadruples of consecutive elements of each sample, in order; a
+// group is one Philox block per noise column. A range of groups is a range of elements without gaps, so
+// ranges can be handed out in any order.
 #pragma once
 #include "../step.h"
 
 namespace fd {
 
-#define FD_DECLARE(isa)                                             \
-  namespace isa {                                                   \
-  void step_range(const Step& s, int64_t first, int64_t last);      \
-  void fill_range(const Fill& f, int64_t first, int64_t last);      \
+#define FD_DECLARE(isa)                                        \
+  namespace isa {                                              \
+  void step_range(const Step& s, int64_t first, int64_t last); \
+  void fill_range(const Fill& f, int64_t first, int64_t last); \
   }
 FD_DECLARE(base)
 FD_DECLARE(avx2)

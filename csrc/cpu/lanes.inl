@@ -1,4 +1,5 @@
-// Loading and storing pairs of vectors of float32 or float64 from and to every element type a tensor may have.
+// Loading and storing pairs of vectors of float32 or float64 from and to every element type a tensor may
+// have.
 #pragma once
 #include "../core/types.h"
 #include "simd.h"
@@ -12,9 +13,10 @@ constexpr Lanes every_other(uint32_t first) {
   return l;
 }
 
-// A type S in memory as pairs of arithmetic vectors V: kStep elements a pair. The order of elements inside a pair is the type's
-// own affair, as long as all pairs of a kernel agree, which is why a kernel has one type. kBound: arithmetic, not memory, is what
-// takes the time, so that it pays to compile a loop for each number of columns (57 -> 46 us in bfloat16, nothing in float32).
+// A type S in memory as pairs of arithmetic vectors V: kStep elements a pair. The order of elements inside a
+// pair is the type's own affair, as long as all pairs of a kernel agree, which is why a kernel has one type.
+// kBound: arithmetic, not memory, is what takes the time, so that it pays to compile a loop for each number
+// of columns (57 -> 46 us in bfloat16, nothing in float32).
 struct Single {
   using V = F;
   using R = float;
@@ -62,8 +64,8 @@ FD_HD U round_bf16(F x) {
   return (U)(x != x ? (I)(u | 0x400000u) : (I)(u + 0x7fffu + (u >> 16 & 1u)));
 }
 
-// Even elements in x, odd ones in y: widening is a shift and a mask. All that goes in is bfloat16 and coefficients whose NaN is
-// the plain one, so no NaN has bits to lose and none needs a look.
+// Even elements in x, odd ones in y: widening is a shift and a mask. All that goes in is bfloat16 and
+// coefficients whose NaN is the plain one, so no NaN has bits to lose and none needs a look.
 struct BF16 : Single {
   using S = uint16_t;
   static constexpr Dtype kType = Dtype::bf16;
@@ -77,14 +79,15 @@ struct BF16 : Single {
 #if defined(__AVX512F__)
     static constexpr Lanes kEven = every_other(0), kOdd = every_other(1);
     const __m512 a = _mm512_loadu_ps(p), b = _mm512_loadu_ps(p + N);
-    x = (F)_mm512_permutex2var_ps(a, (__m512i)kEven.get(), b), y = (F)_mm512_permutex2var_ps(a, (__m512i)kOdd.get(), b);
+    x = (F)_mm512_permutex2var_ps(a, (__m512i)kEven.get(), b),
+    y = (F)_mm512_permutex2var_ps(a, (__m512i)kOdd.get(), b);
 #else
     for (int l = 0; l < N; ++l) x[l] = p[2 * l], y[l] = p[2 * l + 1];
 #endif
   }
 #if defined(__AVX512BW__)
-  // High and low halves gathered first, so that 32 elements round at once: up when low | (high & 1) > 0x8000. Against rounding
-  // each vector: 53 -> 46 us for 3 inputs and 2 outputs of 262144.
+  // High and low halves gathered first, so that 32 elements round at once: up when low | (high & 1) > 0x8000.
+  // Against rounding each vector: 53 -> 46 us for 3 inputs and 2 outputs of 262144.
   struct alignas(64) Halves {
     uint16_t high[2 * N], low[2 * N];
   };
@@ -118,12 +121,16 @@ struct F16 : Single {
   static constexpr bool kBound = true;
   static constexpr int kStep = 2 * N;
 #if defined(__AVX512F__)
-  static FD_HD V up(const S* p) { return (F)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+  static FD_HD V up(const S* p) {
+    return (F)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
   static FD_HD void down(S* p, V x) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT));
   }
 #elif defined(__F16C__)
-  static FD_HD V up(const S* p) { return (F)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+  static FD_HD V up(const S* p) {
+    return (F)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
   static FD_HD void down(S* p, V x) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT));
   }
@@ -144,7 +151,8 @@ struct F16 : Single {
 };
 
 // m elements of p from `at` on, as numbers of the arithmetic R
-template <class R> void widen(Dtype type, const void* p, int64_t at, int64_t m, R* __restrict to) {
+template <class R>
+void widen(Dtype type, const void* p, int64_t at, int64_t m, R* __restrict to) {
   constexpr bool kSingle = sizeof(R) == sizeof(float);
   using Half = uint16_t __attribute__((vector_size(2 * N)));
   int64_t l = 0;
@@ -173,12 +181,14 @@ template <class R> void widen(Dtype type, const void* p, int64_t at, int64_t m, 
       for (; l < m; ++l) to[l] = static_cast<R>(from_half(from[l]));
       break;
     }
-    default: break;
+    default:
+      break;
   }
 }
 
 // m numbers into p from `at` on, each rounded once
-template <class R> void narrow(Dtype type, const R* __restrict z, void* p, int64_t at, int64_t m) {
+template <class R>
+void narrow(Dtype type, const R* __restrict z, void* p, int64_t at, int64_t m) {
   constexpr bool kSingle = sizeof(R) == sizeof(float);
   using Half = uint16_t __attribute__((vector_size(2 * N)));
   int64_t l = 0;
@@ -196,7 +206,8 @@ template <class R> void narrow(Dtype type, const R* __restrict z, void* p, int64
     case Dtype::bf16: {
       uint16_t* to = static_cast<uint16_t*>(p) + at;
       if constexpr (kSingle)
-        for (; l + N <= m; l += N) store(to + l, __builtin_convertvector(round_bf16(load<F>(z + l)) >> 16, Half));
+        for (; l + N <= m; l += N)
+          store(to + l, __builtin_convertvector(round_bf16(load<F>(z + l)) >> 16, Half));
       for (; l < m; ++l) to[l] = to_bf16(z[l]);
       break;
     }
@@ -207,7 +218,8 @@ template <class R> void narrow(Dtype type, const R* __restrict z, void* p, int64
       for (; l < m; ++l) to[l] = to_half(z[l]);
       break;
     }
-    default: break;
+    default:
+      break;
   }
 }
 

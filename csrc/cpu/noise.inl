@@ -45,20 +45,25 @@ FD_HD void draw_vectors(W c1, W c2, W c3, W k0, W k1, uint32_t block, float* z) 
   }
 }
 
-// The key is the same in all lanes: its rounds, and half of the first two of the counter's, are worked out ahead of the loop.
-template <Family kFamily> void draw_sample(const Source& s, uint32_t block, int64_t vectors, float* z) {
-  const W c1 = Simd::word(s.c1), c2 = Simd::word(s.c2), c3 = Simd::word(s.c3), k0 = Simd::word(s.k0), k1 = Simd::word(s.k1);
+// The key is the same in all lanes: its rounds, and half of the first two of the counter's, are worked out
+// ahead of the loop.
+template <Family kFamily>
+void draw_sample(const Source& s, uint32_t block, int64_t vectors, float* z) {
+  const W c1 = Simd::word(s.c1), c2 = Simd::word(s.c2), c3 = Simd::word(s.c3), k0 = Simd::word(s.k0),
+          k1 = Simd::word(s.k1);
   for (; vectors >= kVectors; vectors -= kVectors, z += 4 * N * kVectors, block += N * kVectors)
     draw_vectors<kFamily, kVectors>(c1, c2, c3, k0, k1, block, z);
   if (vectors) draw_vectors<kFamily, 1>(c1, c2, c3, k0, k1, block, z);
 }
 
-// N groups from (sample, block) on, across as many samples as it takes; `left` of them are asked for, the rest repeat the last.
+// N groups from (sample, block) on, across as many samples as it takes; `left` of them are asked for, the
+// rest repeat the last.
 void draw_across(const Column& column, int64_t sample, int64_t block, int64_t left, F (&out)[4]) {
   Lanes c0, c1, c2, c3, k0, k1;
   const auto set = [&](int64_t i, const Source& s, int64_t at_block) {
     const int64_t at = 4 * (i % (N / 4)) + i / (N / 4);  // the inverse of Simd::lane
-    c0.v[at] = static_cast<uint32_t>(at_block), c1.v[at] = s.c1, c2.v[at] = s.c2, c3.v[at] = s.c3, k0.v[at] = s.k0, k1.v[at] = s.k1;
+    c0.v[at] = static_cast<uint32_t>(at_block), c1.v[at] = s.c1, c2.v[at] = s.c2, c3.v[at] = s.c3,
+    k0.v[at] = s.k0, k1.v[at] = s.k1;
   };
   if (column.blocks == 1 && left == N) {  // points: no block to count, so the loop unrolls
     FD_UNROLL
@@ -88,7 +93,8 @@ void draw_groups(const Column& column, int64_t first, int64_t last, float* z) {
     const int64_t same = last - first < column.blocks - block ? last - first : column.blocks - block;
     if (const int64_t vectors = same / N; vectors > 0) {
       const Source s = column.of(sample);
-      if (column.family == Family::normal) draw_sample<Family::normal>(s, static_cast<uint32_t>(block), vectors, z);
+      if (column.family == Family::normal)
+        draw_sample<Family::normal>(s, static_cast<uint32_t>(block), vectors, z);
       else draw_sample<Family::uniform>(s, static_cast<uint32_t>(block), vectors, z);
       first += vectors * N;
       block += vectors * N;

@@ -70,7 +70,8 @@ struct Pool {
   }
 };
 
-// Never destroyed: its threads sleep on it when the process ends. A forked child has none of the threads and starts afresh.
+// Never destroyed: its threads sleep on it when the process ends. A forked child has none of the threads and
+// starts afresh.
 Pool& pool() {
   static std::atomic<Pool*> current{nullptr};
   Pool* p = current.load(std::memory_order_acquire);

@@ -1,5 +1,6 @@
-// One vector machine (core/hd.h says what that is) for the instruction set this translation unit is compiled for. Everything is
-// inside FD_ISA, so that no inline function compiled for a newer set can be picked by the linker for an older one.
+// One vector machine (core/hd.h says what that is) for the instruction set this translation unit is compiled
+// for. Everything is inside FD_ISA, so that no inline function compiled for a newer set can be picked by the
+// linker for an older one.
 #pragma once
 #include "../core/convert.h"
 #include "../core/hd.h"
@@ -18,7 +19,8 @@ constexpr int kBytes = 16;
 #endif
 constexpr int N = kBytes / 4;  // floats in a vector
 #if defined(__AVX512F__)
-constexpr int kVectors = 2;  // vectors of random words made at once: 0.75 -> 0.70 ns a normal; with 16 registers more would spill
+constexpr int kVectors =
+    2;  // vectors of random words made at once: 0.75 -> 0.70 ns a normal; with 16 registers more would spill
 #else
 constexpr int kVectors = 1;
 #endif
@@ -29,14 +31,19 @@ using U = uint32_t __attribute__((vector_size(kBytes)));
 using I = int32_t __attribute__((vector_size(kBytes)));
 using W = uint64_t __attribute__((vector_size(kBytes)));
 
-template <class V> inline __attribute__((always_inline)) V load(const void* p) {
+template <class V>
+inline __attribute__((always_inline)) V load(const void* p) {
   V v;
   __builtin_memcpy(&v, p, sizeof v);
   return v;
 }
-template <class V> inline __attribute__((always_inline)) void store(void* p, V v) { __builtin_memcpy(p, &v, sizeof v); }
+template <class V>
+inline __attribute__((always_inline)) void store(void* p, V v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
 // Past the caches; p on a vector boundary.
-template <class V> inline __attribute__((always_inline)) void stream(void* p, V v) {
+template <class V>
+inline __attribute__((always_inline)) void stream(void* p, V v) {
 #if defined(__AVX512F__)
   _mm512_stream_si512(static_cast<__m512i*>(p), (__m512i)v);
 #elif defined(__AVX2__)
@@ -48,8 +55,16 @@ template <class V> inline __attribute__((always_inline)) void stream(void* p, V 
 #endif
 }
 
+// What was streamed is in memory before the caller is told that the work is done.
+inline void stream_end() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
 // The first `bytes` of kSize, zeros after them when reading
-template <size_t kSize> inline void read_part(char* to, const void* p, size_t bytes) {
+template <size_t kSize>
+inline void read_part(char* to, const void* p, size_t bytes) {
 #if defined(__AVX512BW__)  // masks: a call to memcpy and the stall after it made a tail cost 60 ns
   for (size_t k = 0; k < kSize; k += 64) {
     const __mmask64 mask = bytes >= k + 64 ? ~0ull : bytes > k ? ~0ull >> (k + 64 - bytes) : 0;
@@ -60,11 +75,13 @@ template <size_t kSize> inline void read_part(char* to, const void* p, size_t by
   __builtin_memcpy(to, p, bytes);
 #endif
 }
-template <size_t kSize> inline void write_part(void* p, const void* from, size_t bytes) {
+template <size_t kSize>
+inline void write_part(void* p, const void* from, size_t bytes) {
 #if defined(__AVX512BW__)
   for (size_t k = 0; k < kSize; k += 64) {
     const __mmask64 mask = bytes >= k + 64 ? ~0ull : bytes > k ? ~0ull >> (k + 64 - bytes) : 0;
-    _mm512_mask_storeu_epi8(static_cast<char*>(p) + k, mask, _mm512_load_si512(static_cast<const char*>(from) + k));
+    _mm512_mask_storeu_epi8(static_cast<char*>(p) + k, mask,
+                            _mm512_load_si512(static_cast<const char*>(from) + k));
   }
 #else
   __builtin_memcpy(p, from, bytes);
@@ -92,8 +109,12 @@ struct Simd {
   static FD_HD F real(I i) { return __builtin_convertvector(i, F); }
   static FD_HD F negative(F x) { return (F)((U)x ^ 0x80000000u); }
 #if defined(__AVX512F__)
-  static FD_HD __mmask16 test(U u, uint32_t bit) { return _mm512_test_epi32_mask((__m512i)u, _mm512_set1_epi32(static_cast<int>(bit))); }
-  static FD_HD F pick(__mmask16 condition, F a, F b) { return (F)_mm512_mask_mov_ps((__m512)b, condition, (__m512)a); }
+  static FD_HD __mmask16 test(U u, uint32_t bit) {
+    return _mm512_test_epi32_mask((__m512i)u, _mm512_set1_epi32(static_cast<int>(bit)));
+  }
+  static FD_HD F pick(__mmask16 condition, F a, F b) {
+    return (F)_mm512_mask_mov_ps((__m512)b, condition, (__m512)a);
+  }
 #else
   static FD_HD I test(U u, uint32_t bit) { return (u & bit) != 0; }
   static FD_HD F pick(I condition, F a, F b) { return condition ? a : b; }
@@ -134,7 +155,8 @@ struct Simd {
 #endif
     hi = lo >> 32;
   }
-  // Philox runs on the even and on the odd lanes of a vector of words apart: six instructions for N / 2 blocks and round
+  // Philox runs on the even and on the odd lanes of a vector of words apart: six instructions for N / 2
+  // blocks and round
   static FD_HD W even(U u) { return (W)u; }
   static FD_HD W odd(U u) { return (W)u >> 32; }
   static FD_HD U weave(W even, W odd) {
@@ -147,22 +169,24 @@ struct Simd {
 #endif
   }
 
-  // Lane i of a vector works on block lane(i) of N consecutive ones: the order in which the 4 x 4 transposes inside 128-bit lanes
-  // leave every register of store4 with 4 N consecutive bytes, so that no shuffle crosses lanes.
+  // Lane i of a vector works on block lane(i) of N consecutive ones: the order in which the 4 x 4 transposes
+  // inside 128-bit lanes leave every register of store4 with 4 N consecutive bytes, so that no shuffle
+  // crosses lanes.
   static constexpr int lane(int i) { return N / 4 * (i % 4) + i / 4; }
   static FD_HD void blocks4(const F (&z)[4], F (&out)[4]) {
 #if defined(__SSE2__)
 #if defined(__AVX512F__)
-#define FD_X(op, a, b) (F)_mm512_unpack##op##_ps((__m512)a, (__m512)b)
-#define FD_XD(op, a, b) (F)_mm512_unpack##op##_pd((__m512d)a, (__m512d)b)
+#define FD_X(op, a, b) (F) _mm512_unpack##op##_ps((__m512)a, (__m512)b)
+#define FD_XD(op, a, b) (F) _mm512_unpack##op##_pd((__m512d)a, (__m512d)b)
 #elif defined(__AVX2__)
-#define FD_X(op, a, b) (F)_mm256_unpack##op##_ps((__m256)a, (__m256)b)
-#define FD_XD(op, a, b) (F)_mm256_unpack##op##_pd((__m256d)a, (__m256d)b)
+#define FD_X(op, a, b) (F) _mm256_unpack##op##_ps((__m256)a, (__m256)b)
+#define FD_XD(op, a, b) (F) _mm256_unpack##op##_pd((__m256d)a, (__m256d)b)
 #else
-#define FD_X(op, a, b) (F)_mm_unpack##op##_ps((__m128)a, (__m128)b)
-#define FD_XD(op, a, b) (F)_mm_unpack##op##_pd((__m128d)a, (__m128d)b)
+#define FD_X(op, a, b) (F) _mm_unpack##op##_ps((__m128)a, (__m128)b)
+#define FD_XD(op, a, b) (F) _mm_unpack##op##_pd((__m128d)a, (__m128d)b)
 #endif
-    const F a = FD_X(lo, z[0], z[1]), b = FD_X(hi, z[0], z[1]), c = FD_X(lo, z[2], z[3]), d = FD_X(hi, z[2], z[3]);
+    const F a = FD_X(lo, z[0], z[1]), b = FD_X(hi, z[0], z[1]), c = FD_X(lo, z[2], z[3]),
+            d = FD_X(hi, z[2], z[3]);
     out[0] = FD_XD(lo, a, c);
     out[1] = FD_XD(hi, a, c);
     out[2] = FD_XD(lo, b, d);

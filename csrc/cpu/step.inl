@@ -1,7 +1,8 @@
 // linear_step over a range of groups, in one of three ways:
 //   straight  a matrix over a long run, straight from and to tensors of one type
-//   tiled     the same through tiles that stay in the first cache, for noise, other types and constants that wrap round
-//   elements  inside a tile, for matrices that change every few elements: coefficients are gathered
+//   tiled     the same through tiles that stay in the first cache, for noise, other types and constants that
+//   wrap round elements  inside a tile, for matrices that change every few elements: coefficients are
+//   gathered
 #pragma once
 #include "combine.inl"
 #include "kernels.h"
@@ -10,9 +11,10 @@
 namespace fd::FD_ISA {
 namespace {
 
-constexpr int64_t kTile = 256;       // groups in a tile: 4 KiB of float32 a column
+constexpr int64_t kTile = 256;        // groups in a tile: 4 KiB of float32 a column
 constexpr int64_t kMost = 4 * kTile;  // elements
-constexpr int64_t kShortRun = 8;     // elements under one matrix below which setting it up costs more than gathering
+constexpr int64_t kShortRun =
+    8;  // elements under one matrix below which setting it up costs more than gathering
 
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -42,13 +44,15 @@ class Runs {
   int64_t run_ = 0, sample_ = 0, part_ = 0, left_ = 0;
 };
 
-template <class T> bool round_the_cache(const Step& s, void* const* out) {
+template <class T>
+bool round_the_cache(const Step& s, void* const* out) {
   bool aligned = s.past_cache;
   for (int j = 0; j < s.n_out; ++j) aligned = aligned && reinterpret_cast<uintptr_t>(out[j]) % kBytes == 0;
   return aligned;
 }
 
-template <class T> void straight(const Step& s, int64_t at, int64_t end) {
+template <class T>
+void straight(const Step& s, int64_t at, int64_t end) {
   using S = typename T::S;
   Matrix<typename T::R> A;
   Runs runs(s, at);
@@ -65,7 +69,8 @@ template <class T> void straight(const Step& s, int64_t at, int64_t end) {
 }
 
 // Elements of one input as type T has them: its own memory where that will do, else the tile
-template <class T> const typename T::S* fetch(const Step& s, int i, int64_t at, int64_t m, typename T::S* tile) {
+template <class T>
+const typename T::S* fetch(const Step& s, int i, int64_t at, int64_t m, typename T::S* tile) {
   using S = typename T::S;
   const bool same = s.in_type[i] == T::kType;
   const S* own = static_cast<const S*>(s.in[i]);
@@ -81,18 +86,22 @@ template <class T> const typename T::S* fetch(const Step& s, int i, int64_t at, 
   return tile;
 }
 
-template <class R> struct ShortRun;
-template <> struct ShortRun<float> {
+template <class R>
+struct ShortRun;
+template <>
+struct ShortRun<float> {
   using V = float __attribute__((vector_size(kShortRun * sizeof(float))));
 };
-template <> struct ShortRun<double> {
+template <>
+struct ShortRun<double> {
   using V = double __attribute__((vector_size(kShortRun * sizeof(double))));
 };
 
-// y_j for m elements whose matrices change every few: coefficients spread out per element, products selected and not skipped.
-// (Gathering them took twice as long.)
+// y_j for m elements whose matrices change every few: coefficients spread out per element, products selected
+// and not skipped. (Gathering them took twice as long.)
 template <class R>
-void elements(const Step& s, Runs& runs, int64_t m, const R* const* in, const float* const* noise, R (*y)[kMost]) {
+void elements(const Step& s, Runs& runs, int64_t m, const R* const* in, const float* const* noise,
+              R (*y)[kMost]) {
   constexpr int64_t kSome = 64;
   using Run = typename ShortRun<R>::V;
   alignas(64) R spread[kMaxOut * kMaxColumns][kSome + kShortRun];
@@ -103,7 +112,8 @@ void elements(const Step& s, Runs& runs, int64_t m, const R* const* in, const fl
       const int64_t base = runs.matrix() * size, left = runs.take(count - l);
       for (int k = 0; k < size; ++k) {
         const int64_t from = base + k;
-        const R a = s.A_wide ? static_cast<R>(static_cast<const double*>(s.A)[from]) : static_cast<R>(static_cast<const float*>(s.A)[from]);
+        const R a = s.A_wide ? static_cast<R>(static_cast<const double*>(s.A)[from])
+                             : static_cast<R>(static_cast<const float*>(s.A)[from]);
         store(spread[k] + l, a - Run{});  // a whole run and beyond, where the next one writes over it
       }
       l += left;
@@ -123,7 +133,8 @@ void elements(const Step& s, Runs& runs, int64_t m, const R* const* in, const fl
   }
 }
 
-template <class T> void tiled(const Step& s, int64_t first, int64_t last, bool short_runs) {
+template <class T>
+void tiled(const Step& s, int64_t first, int64_t last, bool short_runs) {
   using S = typename T::S;
   const int64_t blocks = blocks_of(s.E);
   alignas(64) S x[kMaxIn][kMost], y[kMaxOut][kMost];
@@ -171,15 +182,14 @@ template <class T> void tiled(const Step& s, int64_t first, int64_t last, bool s
   }
 }
 
-template <class T> void one_type(const Step& s, int64_t first, int64_t last, bool plain) {
+template <class T>
+void one_type(const Step& s, int64_t first, int64_t last, bool plain) {
   const int64_t blocks = blocks_of(s.E);
   if (plain) straight<T>(s, element_of(first, blocks, s.E), element_of(last, blocks, s.E));
   else tiled<T>(s, first, last, false);
 }
 
-}  // namespace
-
-void step_range(const Step& s, int64_t first, int64_t last) {
+void any_type(const Step& s, int64_t first, int64_t last) {
   const bool short_runs = s.sample_matrices && s.E / s.sample_matrices < kShortRun;
   bool same = !short_runs, plain = !s.n_noise;
   for (int i = 0; i < s.n_in; ++i) {
@@ -188,11 +198,22 @@ void step_range(const Step& s, int64_t first, int64_t last) {
   }
   if (!same) return s.wide ? tiled<F64>(s, first, last, short_runs) : tiled<F32>(s, first, last, short_runs);
   switch (s.out_type) {
-    case Dtype::f32: return one_type<F32>(s, first, last, plain);
-    case Dtype::f16: return one_type<F16>(s, first, last, plain);
-    case Dtype::bf16: return one_type<BF16>(s, first, last, plain);
-    default: return one_type<F64>(s, first, last, plain);
+    case Dtype::f32:
+      return one_type<F32>(s, first, last, plain);
+    case Dtype::f16:
+      return one_type<F16>(s, first, last, plain);
+    case Dtype::bf16:
+      return one_type<BF16>(s, first, last, plain);
+    default:
+      return one_type<F64>(s, first, last, plain);
   }
+}
+
+}  // namespace
+
+void step_range(const Step& s, int64_t first, int64_t last) {
+  any_type(s, first, last);
+  if (s.past_cache) stream_end();
 }
 
 }  // namespace fd::FD_ISA

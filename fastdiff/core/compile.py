@@ -1,15 +1,18 @@
-"""The compiler: from what a formula recorded to one linear stage per call, carrying the fewest tensors possible.
+"""The compiler: from what a formula recorded to one linear stage per call, carrying the fewest tensors
+possible.
 
-Write every later call's argument as a row over what exists when call k is made. The rank of those rows, call k's own
-argument among them, bounds from below what any implementation must have in memory across the call (minimal realisation
-of a linear system). The compiler meets it:
+Write every later call's argument as a row over what exists when call k is made. The rank of those rows, call
+k's own argument among them, bounds from below what any implementation must have in memory across the call
+(minimal realisation of a linear system). The compiler meets it:
 
     backward  needed[k] = a basis of what the segments after k want from the past, over the atoms of that time
-    forward   choose a basis of needed[k] among tensors that are cheap to have, write it, and restate needed[k] over it
+    forward   choose a basis of needed[k] among tensors that are cheap to have, write it, and restate
+    needed[k] over it
 
-A basis is made of natural tensors: the state, converted predictions, raw outputs that lie in memory anyway. Noise and
-constants never count: a draw is made again from its counter. Ranks are decided in 60 digits (`fastdiff.core.number`).
-Every look at a value is written on a tape, so that the same choice can be replayed over trainable scalars and arrays.
+A basis is made of natural tensors: the state, converted predictions, raw outputs that lie in memory anyway.
+Noise and constants never count: a draw is made again from its counter. Ranks are decided in 60 digits
+(`fastdiff.core.number`). Every look at a value is written on a tape, so that the same choice can be replayed
+over trainable scalars and arrays.
 """
 from __future__ import annotations
 
@@ -68,7 +71,8 @@ class Span:
     """A row space by elimination; remembers how each reduced row is made of the added ones."""
 
     def __init__(self, tape: Tape, rows: Iterable[Row] = ()):
-        self.tape, self.rows, self.size = tape, [], 0  # rows: (pivot, row with 1 at the pivot, combination of added rows)
+        self.tape, self.size = tape, 0
+        self.rows: list[tuple[int, Row, Row]] = []  # pivot, row with 1 there, combination of added rows
         self._added = 0
         for row in rows:
             self.add(row)
@@ -147,7 +151,8 @@ class Program:
 
 
 def compile_record(
-    rec: Recorder, tape: Sequence[Any] | None = None, *, natural: bool = True, zero: Decimal = ZERO, verify: bool = False
+    rec: Recorder, tape: Sequence[Any] | None = None, *, natural: bool = True, zero: Decimal = ZERO,
+    verify: bool = False,
 ) -> Program:
     """Compile a recording; with the tape of another one by its decisions.
 
@@ -216,7 +221,8 @@ class _Compiler:
     def run(self, natural: bool) -> Program:
         needed, rec, tape, free = self.backward(), self.rec, self.tape, self.free
         stages: list[Linear] = []
-        names = iter(range(len(rec.kinds) + 1, 10**9))  # tensors get numbers above the atoms'; inputs and outputs keep theirs
+        # tensors get numbers above the atoms'; inputs and outputs keep theirs
+        names = iter(range(len(rec.kinds) + 1, 10**9))
         raws = {a for c in rec.calls for a in c.outs}
         memory, known, values = [rec.input], [{rec.input: tape.one}], [{rec.input: tape.one}]
         arg: list[int] = []
@@ -225,8 +231,12 @@ class _Compiler:
             space = Span(tape, map(self.bound, known))
             memory = sorted(new) + memory
 
-            def locate(row: Row, k: int = k, new: set[int] = new, space: Span = space) -> Row | None:
-                """A row over atoms as a row over memory, draws and constants; None if memory cannot make it."""
+            def locate(
+                row: Row, k: int = k, new: set[int] = new, space: Span = space,
+                known: list[Row] = known, values: list[Row] = values,
+            ) -> Row | None:
+                """A row over atoms as a row over memory, draws and constants; None if memory cannot make
+                it."""
                 row = self.expand(row, k)
                 old = {a: v for a, v in row.items() if a not in new}
                 combo = space.solve(self.bound(old))
@@ -267,7 +277,8 @@ class _Compiler:
             stage = Linear(rank=rank)
 
             def place(f: Row, own: bool = False, stage: Linear = stage) -> int:
-                """The tensor in memory that f is, else a row of this stage. own: it must not be a call's own output."""
+                """The tensor in memory that f is, else a row of this stage. own: it must not be a call's own
+                output."""
                 if len(f) == 1:
                     ((a, v),) = f.items()
                     if a not in free and not (own and a in raws) and not tape.alive(v - 1, 1):
@@ -299,11 +310,13 @@ class _Compiler:
             if not last:
                 stage.call, stage.args, stage.outs = rec.calls[k], arg, list(rec.calls[k].outs)
             stages.append(stage)
-        return Program(stages, rec.input, arg[0], raws, {a: rec.info[a] for a in free}, {a: rec.kinds[a] for a in free}, tape.log)
+        info, kinds = {a: rec.info[a] for a in free}, {a: rec.kinds[a] for a in free}
+        return Program(stages, rec.input, arg[0], raws, info, kinds, tape.log)
 
 
 def _sure(row: Row | None) -> Row:
     if row is None:
-        raise ArithmeticError("the carried tensors cannot express what a later stage needs; please report the solver and its times")
+        raise ArithmeticError("the carried tensors cannot express what a later stage needs; please report "
+                              "the solver and its times")
     return row
 

@@ -1,4 +1,5 @@
-"""Direct: the same formula run step by step on tensors. The reference that every compiled plan is compared with."""
+"""Direct: the same formula run step by step on tensors. The reference that every compiled plan is compared
+with."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -15,8 +16,10 @@ class Direct:
     net(x, node) -> raw prediction;  noise(step, column) -> a draw like x.
     """
 
-    def __init__(self, net: Callable[[Any, Node], Any], x: Any, predicts: str = "data", *, wanted: str = "data",
-                 noise: Callable[[int, int], Any] | None = None, consts: dict[str, Any] | None = None):
+    def __init__(
+        self, net: Callable[[Any, Node], Any], x: Any, predicts: str = "data", *, wanted: str = "data",
+        noise: Callable[[int, int], Any] | None = None, consts: dict[str, Any] | None = None,
+    ):
         self.net, self.x, self.predicts, self.wanted = net, x, predicts, wanted
         self._noise, self._consts = noise, consts or {}
         self.calls, self.step, self.steps, self.column = 0, -1, 0, 0

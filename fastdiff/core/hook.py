@@ -2,15 +2,15 @@
 
 A hook acts at one or more of six points. What is affine is best said by `weights`: it costs no stage at all.
 
-    1 inputs      `branches` further network calls in one batch, combined by `weights`        (classifier-free guidance)
-    2 predict     xhat' = f(xhat): a change of the data prediction                           (thresholds, rescaling)
-    3 noise       xi' = f(xi): a change of a draw                                            (replay, colour, mask)
-    4 state       x' = f(x) after a step                                                     (replacement, filters)
-    5 population  x', history' = f(x, history) across samples                                (resampling)
-    6 route       which steps are taken; decided when the plan is compiled                   (time travel)
+    1 inputs      `branches` further network calls in one batch, combined by `weights`   (CFG)
+    2 predict     xhat' = f(xhat): a change of the data prediction                       (thresholds, rescaling)
+    3 noise       xi' = f(xi): a change of a draw                                        (replay, colour, mask)
+    4 state       x' = f(x) after a step                                                 (replacement, filters)
+    5 population  x', history' = f(x, history) across samples                            (resampling)
+    6 route       which steps are taken; decided when the plan is compiled               (time travel)
 
-A hook that is not there inserts nothing: the executor has no branch per method. Subclasses override the methods of their
-points, and only those; `active` thins them out over the times and is asked when the plan is compiled.
+A hook that is not there inserts nothing: the executor has no branch per method. Subclasses override the methods
+of their points, and only those; `active` thins them out over the times and is asked when the plan is compiled.
 """
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ POINTS = ("predict", "noise", "state", "population")  # those that insert call s
 class Hook:
     branches: int = 0  # network calls besides the plain one
     grad: ClassVar[str] = "none"  # "input": `ctx.vjp` is used, so the network call keeps its graph until then
-    history: ClassVar[str] = "keep"  # "reset": what a state or population hook does invalidates the solver's history
+    history: ClassVar[str] = "keep"  # "reset": what a state or population hook does spoils the history
 
     def acts(self, point: str) -> bool:
         return getattr(type(self), point) is not getattr(Hook, point)
 
     def active(self, node: Any, step: int) -> bool:
-        """Does the hook act at this node and step? Asked at compile time; where not, its stages are missing."""
+        """Does the hook act at this node and step? Asked at compile time; where not, it leaves no stages."""
         return True
 
     def weights(self, node: Any, step: int) -> Sequence[Number]:
@@ -55,5 +55,5 @@ class Hook:
         return x, history
 
     def route(self, nodes: Sequence[Any]) -> Sequence[int] | None:
-        """Indices of the nodes to visit, e.g. 0 1 2 1 2 3; going back up is a jump by fresh noise. None: straight down."""
+        """Indices of the nodes to visit, e.g. 0 1 2 1 2 3: back up is a jump by fresh noise. None: straight down."""
         return None

@@ -1,7 +1,7 @@
 """Interpret: a plan run stage by stage on anything that adds and scales.
 
-As Direct is the reference of a formula, this is the reference of a plan: what executors and kernels must give, in as many
-digits as the numbers it is handed have.
+As Direct is the reference of a formula, this is the reference of a plan: what executors and kernels must
+give, in as many digits as the numbers it is handed have.
 """
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def interpret(
             raise ValueError("this plan draws noise: give noise=")
         values = [memory[r] for r in s.inputs] + [noise(*d) for d in s.draws]  # type: ignore[misc]
         rows = s.coeffs.tolist() if tables is None else tables[k]
-        memory.update(zip(s.outputs, [sum(a * v for a, v in zip(row, values, strict=True)) for row in rows], strict=True))
+        made = [sum(a * v for a, v in zip(row, values, strict=True)) for row in rows]
+        memory.update(zip(s.outputs, made, strict=True))
         if emitted is not None:
             emitted.update({(what, step): memory[r] for what, step, r in s.emits})
         if s.call is not None:
@@ -50,6 +51,7 @@ def interpret(
             elif hook is not None:
                 outs = hook(s.call, *args)
             # nothing else may be read later: that is what `carried` promises
-            memory = {r: v for r, v in memory.items() if r in s.carried or plan.kinds[r].startswith(("const", "emit"))}
+            lasting = {r for r, kind in enumerate(plan.kinds) if kind.startswith(("const", "emit"))}
+            memory = {r: v for r, v in memory.items() if r in s.carried or r in lasting}
             memory.update(zip(s.call.outs, outs, strict=False))
     return memory[plan.out]

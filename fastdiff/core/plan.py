@@ -1,10 +1,11 @@
 """Plan: a compiled solver. Data only: no state, no tensors, safe to share between threads.
 
-    y_j = sum_i A[j, i] T_i + sum_c A[j, n_in + c] xi_c          one linear stage, then one call of the network (or a hook)
+    y_j = sum_i A[j, i] T_i + sum_c A[j, n_in + c] xi_c          one linear stage, then one call of the
+    network (or a hook)
 
-Registers are numbered. `kinds` says what lies in each: the input, a state buffer, memory that the network owns, a
-constant, or an output for a trajectory. Coefficients are kept in 60 digits, so that saving, loading and transposing lose
-nothing; `coeffs` are the float64 tables that run.
+Registers are numbered. `kinds` says what lies in each: the input, a state buffer, memory that the network
+owns, a constant, or an output for a trajectory. Coefficients are kept in 60 digits, so that saving, loading
+and transposing lose nothing; `coeffs` are the float64 tables that run.
 """
 from __future__ import annotations
 
@@ -24,52 +25,17 @@ from .compile import Program, Special, compile_record
 from .errors import check_options
 from .grid import check_times
 from .hook import Hook
-from .math import plain
 from .number import Real, precision
 from .predict import check_prediction
 from .process import Process
-from .recorder import CONST, NOISE, Call, Recorder
+from .recorder import NOISE, Recorder
 from .solver import Solver, solvers
+from .stages import DRAWS, INPUTS, OUTPUTS, PlanCall, Stage, adjoint, assemble, frozen
+
+__all__ = ["DRAWS", "INPUTS", "OUTPUTS", "Coefficients", "Plan", "PlanCall", "Recipe", "Stage", "plan"]
 
 FORMAT = 1
-OUTPUTS, INPUTS, DRAWS = 4, 12, 4  # what one launch of the kernel takes
-
-
-@dataclass(frozen=True)
-class PlanCall:
-    """A run of the network (kind "net") or of hook number `hook` at its point (kind)."""
-
-    kind: str
-    t: float
-    step: int
-    args: tuple[int, ...]
-    outs: tuple[int, ...]
-    branches: tuple[int, ...] = (0,)
-    hook: int = -1
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One pass: reads `inputs`, writes `outputs`, draws `draws` = (step, column); then the call."""
-
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    exact: tuple[tuple[Decimal, ...], ...]
-    draws: tuple[tuple[int, int], ...] = ()
-    call: PlanCall | None = None
-    carried: tuple[int, ...] = ()
-    rank: int = 0
-    drop: tuple[int, ...] = ()  # registers that nobody reads after this stage and its call
-    emits: tuple[tuple[str, int, int], ...] = ()  # (what, step, register)
-
-    @cached_property
-    def coeffs(self) -> np.ndarray:
-        table = np.array([[float(v) for v in row] for row in self.exact], dtype=np.float64)
-        return _frozen(table.reshape(len(self.outputs), len(self.inputs) + len(self.draws)))
-
-    @property
-    def alive(self) -> int:
-        return len({*self.carried, *(self.call.args if self.call else ())})
+SAVED = ("inputs", "outputs", "draws", "carried", "rank", "drop", "emits")  # of a stage, as they are
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +104,8 @@ class Plan:
         return tuple(s.coeffs for s in self.stages)
 
     def traffic(self, dtype_bytes: int = 4) -> float:
-        """Bytes per element that the linear stages move, per network call, when every tensor has `dtype_bytes`."""
+        """Bytes per element that the linear stages move, per network call, when every tensor has
+        `dtype_bytes`."""
         moved = sum(len(s.inputs) + len(s.outputs) for s in self.stages)
         return dtype_bytes * moved / max(1, self.nfe)
 
@@ -146,33 +113,34 @@ class Plan:
     def with_trajectory(self) -> Plan:
         """This plan with outputs for every state and data prediction."""
         if self.recipe is None:
-            raise ValueError("a loaded plan has no trajectory outputs; compile it with fd.plan(...) on this machine")
+            raise ValueError("a loaded plan has no trajectory outputs; compile it with fd.plan(...)")
         return _compiled(replace(self.recipe, trajectory=True))
 
     def coefficients(self, times: Sequence[Any]) -> Coefficients:
         """The tables at other times, laid out as `coeffs` is.
 
         A time may be a float, an array (one time per sample, so a table per sample) or a torch scalar: with
-        requires_grad the coefficients are differentiable in the times, and a schedule can be learned. What is carried, read and
-        drawn stays as it is; first and last time must stay where alpha or sigma is 0.
+        requires_grad the coefficients are differentiable in the times, and a schedule can be learned. What is
+        carried, read and drawn stays as it is; first and last time must stay where alpha or sigma is 0.
         """
         if self.recipe is None or self.tape is None:
             raise ValueError("a loaded plan has no formula; compile it with fd.plan(...) on this machine")
         if len(times) != len(self.times):
             raise ValueError(f"coefficients: got {len(times)} times for a plan of {len(self.times)}")
         if not self._is_generic:
-            raise ValueError("coefficients: a coefficient happens to be 0 or 1 at just the times of this plan, so the tables have no "
-                             "place for its derivative; use plan.generic()")
+            raise ValueError("coefficients: a coefficient happens to be 0 or 1 at just the times of this plan, so "
+                             "the tables have no place for its derivative; use plan.generic()")
         rec = self.recipe.record(times=times, exact=False, answers=self.tape.recorder)
         program = compile_record(rec, self.tape.compiler, natural=self.tape.natural)
-        stages = _assemble(program, self, lambda v: v).stages
+        stages, _, _ = assemble(program, lambda v: v)
         return Coefficients([s.exact for s in stages], [c.node.t for c in rec.calls])
 
     def generic(self) -> Plan:
         """This plan, or the one with the structure of nearby times where these are special.
 
-        At special times (evenly spaced ones on a straight path, say) a coefficient can happen to be 0 or 1, so that its
-        derivative has no place in the tables. The generic plan gives the same samples and keeps every entry.
+        At special times (evenly spaced ones on a straight path, say) a coefficient can happen to be 0 or 1,
+        so that its derivative has no place in the tables. The generic plan gives the same samples and keeps
+        every entry.
         """
         if self.recipe is None or self.tape is None:
             raise ValueError("a loaded plan has no formula; compile it with fd.plan(...) on this machine")
@@ -181,9 +149,9 @@ class Plan:
         _, tape = _compile(self._nearby, self.tape.natural)
         rec = self.recipe.record(answers=tape.recorder)
         program = compile_record(rec, tape.compiler, natural=tape.natural)
-        made = _assemble(program, replace(self, tape=tape))
+        made = _with_stages(replace(self, tape=tape), program)
         if not all(np.isfinite(c).all() for c in made.coeffs):
-            raise ValueError("generic: the structure of nearby times divides by zero at these; shift the times slightly")
+            raise ValueError("generic: the structure of nearby times divides by 0 at these; shift them slightly")
         return made
 
     @property
@@ -211,28 +179,31 @@ class Plan:
     def transpose(self) -> Plan:
         """The adjoint: from the gradient of the result to the gradient of the input.
 
-        Each network call becomes its vector-Jacobian product, in reverse order: the argument is the cotangent of the
-        output, the output the cotangent of the argument. Draws vanish; what is carried has the same rank.
+        Each network call becomes its vector-Jacobian product, in reverse order: the argument is the cotangent
+        of the output, the output the cotangent of the argument. Draws vanish; what is carried has the same
+        rank.
         """
         with precision():
-            rec = _transposed(self)
-        for digits in (35, 28, 22):  # a compiled plan's rows carry the residue of their own elimination, up to 1e-30 of their scale
+            rec = adjoint(self.stages, self.kinds, self.out)
+        # a compiled plan's rows carry the residue of their own elimination, up to 1e-30 of their scale
+        for digits in (35, 28, 22):
             try:
                 program = compile_record(rec, zero=Decimal(f"1e-{digits}"))
                 break
             except ArithmeticError:
                 if digits == 22:
                     raise
-        return _assemble(program, replace(self, hooks=(), recipe=None, tape=None, solver=f"{self.solver} transposed"))
+        name = f"{self.solver} transposed"
+        return _with_stages(replace(self, hooks=(), recipe=None, tape=None, solver=name), program)
 
     # saving, comparing
     def to_json(self) -> str:
         stages = [
-            {"inputs": s.inputs, "outputs": s.outputs, "exact": [[str(v) for v in row] for row in s.exact], "draws": s.draws,
-             "call": None if s.call is None else vars(s.call), "carried": s.carried, "rank": s.rank, "drop": s.drop, "emits": s.emits}
+            {**{k: getattr(s, k) for k in SAVED}, "exact": [[str(v) for v in row] for row in s.exact],
+             "call": None if s.call is None else vars(s.call)}
             for s in self.stages
         ]
-        head = {"format": FORMAT, "solver": self.solver, "process": self.process, "predicts": self.predicts, "order": self.order,
+        head = {"format": FORMAT, **{k: getattr(self, k) for k in ("solver", "process", "predicts", "order")},
                 "times": [float(t).hex() for t in self.times], "kinds": self.kinds, "out": self.out,
                 "hooks": [type(h).__name__ for h in self.hooks]}
         return json.dumps({**head, "stages": stages})
@@ -251,7 +222,8 @@ class Plan:
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"{path}: not a plan of format {FORMAT}")
         if [type(h).__name__ for h in hooks] != data["hooks"]:
-            raise ValueError(f"{path}: compiled with hooks {data['hooks']}, got {[type(h).__name__ for h in hooks]}")
+            names = [type(h).__name__ for h in hooks]
+            raise ValueError(f"{path}: compiled with hooks {data['hooks']}, got {names}")
 
         def tuples(v: Any) -> Any:
             return tuple(tuples(i) for i in v) if isinstance(v, list) else v
@@ -260,11 +232,10 @@ class Plan:
         for s in data["stages"]:
             call = None if s["call"] is None else PlanCall(**{k: tuples(v) for k, v in s["call"].items()})
             exact = tuple(tuple(Decimal(v) for v in row) for row in s["exact"])
-            rest = {k: tuples(s[k]) for k in ("inputs", "outputs", "draws", "carried", "rank", "drop", "emits")}
-            stages.append(Stage(exact=exact, call=call, **rest))
-        times = _frozen(np.array([float.fromhex(t) for t in data["times"]]))
-        return Plan(data["solver"], data["process"], data["predicts"], data["order"], times, tuple(stages), tuple(data["kinds"]), data["out"],
-                    tuple(hooks))
+            stages.append(Stage(exact=exact, call=call, **{k: tuples(s[k]) for k in SAVED}))
+        times = frozen(np.array([float.fromhex(t) for t in data["times"]]))
+        return Plan(data["solver"], data["process"], data["predicts"], data["order"], times, tuple(stages),
+                    tuple(data["kinds"]), data["out"], tuple(hooks))
 
     @cached_property
     def digest(self) -> str:
@@ -278,23 +249,31 @@ class Plan:
 
     def __str__(self) -> str:
         draws = sum(len(s.draws) for s in self.stages)
+        tensors = f"{self.carried} tensor{'s' * (self.carried != 1)}"
         head = [
-            f"{self.solver} on {self.process}: {self.steps} steps, {self.nfe} network calls ({self.predicts}), order {self.order}",
-            f"carries {self.carried} tensor{'s' * (self.carried != 1)} across a call (the bound is {self.bound}); "
+            f"{self.solver} on {self.process}: {self.steps} steps, {self.nfe} network calls ({self.predicts})"
+            f", order {self.order}",
+            f"carries {tensors} across a call (the bound is {self.bound}); "
             f"moves {self.traffic(1):.3g} tensors a call = {self.traffic(4):.3g} bytes an element in float32"
             + (f"; {draws} draws" if draws else ""),
         ]
-        rows = [("stage", "reads", "writes", "draws", "then")]
+        rows: list[tuple[str, ...]] = [("stage", "reads", "writes", "draws", "then")]
         for i, s in enumerate(self.stages):
-            then = "the result" if s.call is None else f"{s.call.kind} at t={s.call.t:.6g}" + (f" x{len(s.call.branches)}" if len(s.call.branches) > 1 else "")
-            rows.append((str(i), _list(s.inputs), _list(s.outputs), _list(f"{a}.{b}" for a, b in s.draws), then))
+            then = "the result"
+            if s.call is not None:
+                times = f" x{len(s.call.branches)}" if len(s.call.branches) > 1 else ""
+                then = f"{s.call.kind} at t={s.call.t:.6g}{times}"
+            drawn = _list(f"{a}.{b}" for a, b in s.draws)
+            rows.append((str(i), _list(s.inputs), _list(s.outputs), drawn, then))
         if len(rows) > 14:
             rows[8:-4] = [("...",) * 5]
         widths = [max(len(r[c]) for r in rows) for c in range(5)]
-        return "\n".join(head + ["  ".join(v.ljust(w) for v, w in zip(r, widths, strict=True)).rstrip() for r in rows])
+        lines = ["  ".join(v.ljust(w) for v, w in zip(r, widths, strict=True)).rstrip() for r in rows]
+        return "\n".join(head + lines)
 
     def __repr__(self) -> str:
-        return f"<Plan {self.solver} on {self.process}, {self.steps} steps, nfe={self.nfe}, carried={self.carried}>"
+        facts = f"{self.steps} steps, nfe={self.nfe}, carried={self.carried}"
+        return f"<Plan {self.solver} on {self.process}, {facts}>"
 
 
 class Coefficients(NamedTuple):
@@ -324,12 +303,15 @@ class Recipe:
     hooks: tuple[Hook, ...] = ()
     trajectory: bool = False
 
-    def record(self, number: Callable[[float], Any] = lambda t: Real(t), exact: bool = True, times: Sequence[Any] | None = None,
-               answers: Sequence[bool] | None = None) -> Recorder:
+    def record(
+        self, number: Callable[[float], Any] = lambda t: Real(t), exact: bool = True,
+        times: Sequence[Any] | None = None, answers: Sequence[bool] | None = None,
+    ) -> Recorder:
         """Run the formula over nodes made of `number`s (or of `times` as they are)."""
         with precision():
             nodes = [self.process.node(t) for t in (times if times is not None else map(number, self.times))]
-            rec = Recorder(self.predicts, self.hooks, wanted=self.solver.predicts, exact=exact, emitting=self.trajectory, answers=answers)
+            rec = Recorder(self.predicts, self.hooks, wanted=self.solver.predicts, exact=exact,
+                           emitting=self.trajectory, answers=answers)
             self.solver.record(rec, nodes, self.route(nodes))
         return rec
 
@@ -340,8 +322,9 @@ class Recipe:
         if not routes:
             return None
         visits = list(routes[0])
-        if not visits or visits[0] != 0 or visits[-1] != len(nodes) - 1 or any(not 0 <= v < len(nodes) for v in visits):
-            raise ValueError(f"a route must lead from node 0 to node {len(nodes) - 1} over nodes in between, got {visits}")
+        end = len(nodes) - 1
+        if not visits or visits[0] != 0 or visits[-1] != end or any(not 0 <= v <= end for v in visits):
+            raise ValueError(f"a route must lead from node 0 to node {end} over those between, got {visits}")
         return visits
 
 
@@ -359,11 +342,11 @@ def plan(
 
     solver    a key of `fd.solvers.names()` with its options as keywords, or a Solver
     times     strictly decreasing float64 sequence, e.g. from `fd.grid`; the last may be the process's zero
-    predicts  what the network gives: "noise" | "data" | "velocity" | "flow" | "score" ("edm": Karras' raw network)
-    hooks     in the order in which they act; `guidance` comes first
+    predicts  what the network gives: "noise" | "data" | "velocity" | "flow" | "score" ("edm": Karras' raw
+    network) hooks     in the order in which they act; `guidance` comes first
 
-    Raises ValueError for unknown keys and options, times out of order or range, and conversions that do not exist at a
-    node; TypeError for arguments of the wrong kind.
+    Raises ValueError for unknown keys and options, times out of order or range, and conversions that do not
+    exist at a node; TypeError for arguments of the wrong kind.
     """
     if isinstance(solver, Solver):
         check_options(f"solver {solver.key!r} (already made)", options, ())
@@ -390,7 +373,8 @@ def _compile(recipe: Recipe, natural: bool | None = None) -> tuple[Program, Tape
     """natural: see compile_record; None: what is cheaper."""
     rec = recipe.record()
     program = compile_record(rec, natural=natural is not False)
-    if natural is None and any(k == NOISE for k in rec.kinds):  # a row may hold its draw or leave it to be drawn again
+    if natural is None and any(k == NOISE for k in rec.kinds):
+        # a row may hold its draw, or leave it to be drawn again
         other = compile_record(rec, natural=False)
         if other.traffic() < program.traffic():
             program, natural = other, False
@@ -402,110 +386,21 @@ def _compiled(recipe: Recipe) -> Plan:
     program, tape = _compile(recipe)
     solver = recipe.solver
     order = solver.order if isinstance(solver.order, int) else 1
-    empty = Plan(solver.describe(), repr(recipe.process), recipe.predicts, order, _frozen(np.array(recipe.times)), (), (), 0, recipe.hooks, recipe, tape)
-    made = _assemble(program, empty)
+    times = frozen(np.array(recipe.times))
+    empty = Plan(solver.describe(), repr(recipe.process), recipe.predicts, order, times, (), (), 0,
+                 recipe.hooks, recipe, tape)
+    made = _with_stages(empty, program)
     for i, s in enumerate(made.stages):
         if not np.isfinite(s.coeffs).all():
             where = f"step {s.call.step} (t={s.call.t:g})" if s.call else "the last step"
-            raise ValueError(f"{solver.key}: a coefficient of stage {i}, before {where}, is not finite; are two times too close, or is "
-                             "alpha or sigma 0 where the formula divides by it?")
+            raise ValueError(f"{solver.key}: a coefficient of stage {i}, before {where}, is not finite; are two "
+                             "times too close, or is alpha or sigma 0 where the formula divides by it?")
     return made
 
 
-def _assemble(program: Program, empty: Plan, number: Callable[[Any], Any] | None = None) -> Plan:
-    """Give the program's tensors their registers: a register is taken again when its tensor has been read for the last time."""
-    stages, never = program.stages, 2 * len(program.stages) + 2
-    last: dict[int, int] = {program.input: never}  # tensor -> tick of its last use; stage k's launch is tick 2k, its call 2k + 1
-    for k, s in enumerate(stages):
-        for a in (a for row in s.rows.values() for a in row):
-            last[a] = max(last.get(a, 0), 2 * k)
-        for a in s.args:
-            last[a] = max(last.get(a, 0), 2 * k + 1)
-    emitted = {t for s in stages for t in s.emits.values()}
-    last.update(dict.fromkeys((*emitted, program.out), never))
-    kinds, register, owner = ["input"], {program.input: 0}, [program.input]
-    constants = {a: n for a, n in program.atoms.items() if program.kinds[a] == CONST}
-
-    def take(tensor: int, kind: str, tick: int) -> int:
-        """A register of this kind whose tensor was last read before `tick`, or a new one."""
-        for r, k in enumerate(kinds):
-            if k == kind and kind in ("state", "raw") and last.get(owner[r], -1) < tick:
-                owner[r] = tensor
-                break
-        else:
-            r = len(kinds)
-            kinds.append(kind)
-            owner.append(tensor)
-        register[tensor] = r
-        return r
-
-    def columns(row_atoms: Iterable[int]) -> tuple[list[int], list[int]]:
-        """Inputs in the one order that every backend sums in (state and history newest first, raw outputs, constants), and draws."""
-        atoms = set(row_atoms)
-        draws = sorted((a for a in atoms if program.kinds.get(a) == NOISE), key=lambda a: program.atoms[a][:2])
-        consts = sorted(a for a in atoms if a in constants)
-        raws = sorted((a for a in atoms if a in program.raws), reverse=True)
-        state = sorted((a for a in atoms if a not in program.kinds and a not in program.raws), reverse=True)
-        return [*state, *raws, *consts], draws
-
-    done = []
-    for k, s in enumerate(stages):
-        inputs, draws = columns(a for row in s.rows.values() for a in row)
-        for a in inputs:
-            if a in constants and a not in register:
-                take(a, f"const:{constants[a]}", 0)
-        ins = tuple(register[a] for a in inputs)
-        # one launch reads each element before it writes it, so a row may take the place of an input read for the last time
-        fits = len(s.rows) <= OUTPUTS and len(inputs) <= INPUTS and len(draws) <= DRAWS
-        outs = tuple(take(t, "emit" if t in emitted else "state", 2 * k + fits) for t in s.rows)
-        exact = tuple(tuple((number or _decimal)(row.get(a, 0)) for a in (*inputs, *draws)) for row in s.rows.values())
-        call = None
-        if s.call is not None:
-            c: Call = s.call
-            args = tuple(register[t] for t in s.args)
-            results = tuple(take(t, "raw", 2 * k + 1) for t in s.outs)
-            call = PlanCall(c.kind, plain(c.node.t), c.step, args, results, tuple(c.branches), c.hook)
-        drop = tuple(r for r, kind in enumerate(kinds) if kind == "raw" and last.get(owner[r], -1) in (2 * k, 2 * k - 1))
-        emits = tuple((name, step, register[t]) for (name, step), t in s.emits.items())
-        carried = tuple(register[t] for t in s.carried)
-        done.append(Stage(ins, outs, exact, tuple(program.atoms[a][:2] for a in draws), call, carried, s.rank, drop, emits))
-    return replace(empty, stages=tuple(done), kinds=tuple(kinds), out=register[program.out])
-
-
-def _transposed(plan: Plan) -> Recorder:
-    """A recording of the adjoint: stages in reverse order, each with its table transposed."""
-    rec = Recorder("data", exact=True)
-    bar: dict[int, Any] = {plan.out: rec.x}
-    for s in reversed(plan.stages):
-        if s.call is not None:
-            seeds = [rec._name(bar.pop(r)) if r in bar else rec._name(rec.x * 0) for r in s.call.outs]
-            back = rec._call(Call(s.call.kind, _At(s.call.t), s.call.step, seeds, [], s.call.hook, s.call.branches), len(s.call.args))
-            for r, g in zip(s.call.args, back, strict=True):
-                bar[r] = bar[r] + g if r in bar else g
-        given = {r: bar.pop(r) for r in s.outputs if r in bar}
-        for j, r in enumerate(s.outputs):
-            if r in given:
-                for i, source in enumerate(s.inputs):
-                    if s.exact[j][i] != 0 and not plan.kinds[source].startswith("const"):
-                        g = given[r] * s.exact[j][i]
-                        bar[source] = bar[source] + g if source in bar else g
-        bar = {r: f if plan.kinds[r] == "raw" else rec.keep(f) for r, f in bar.items()}
-    rec.x = bar[0]
-    return rec
-
-
-@dataclass(frozen=True)
-class _At:
-    t: float
-
-
-def _decimal(v: Any) -> Decimal:
-    return v if isinstance(v, Decimal) else Decimal(float(v))
-
-
-def _frozen(a: np.ndarray) -> np.ndarray:
-    a.setflags(write=False)
-    return a
+def _with_stages(plan: Plan, program: Program) -> Plan:
+    stages, kinds, out = assemble(program)
+    return replace(plan, stages=tuple(stages), kinds=tuple(kinds), out=out)
 
 
 def _list(items: Iterable[Any]) -> str:

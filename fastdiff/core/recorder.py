@@ -1,8 +1,9 @@
 """Recorder: what a solver's formula runs over when it is compiled.
 
-A tensor is a `Form`, a linear combination of *atoms*. Some atoms are there from outside (an input, a network output, a
-draw, a constant); the others are names for forms (the argument of a call, a combination worth keeping). A *segment* is what
-is named between two calls; a *call* runs the network or a hook, its arguments are forms and its outputs are new atoms.
+A tensor is a `Form`, a linear combination of *atoms*. Some atoms are there from outside (an input, a network
+output, a draw, a constant); the others are names for forms (the argument of a call, a combination worth
+keeping). A *segment* is what is named between two calls; a *call* runs the network or a hook, its arguments
+are forms and its outputs are new atoms.
 """
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from .number import Real, value
 from .predict import convert, input_scale
 from .process import Node
 
-INPUT, OUTPUT, NAME, NOISE, CONST = range(5)  # kinds of atoms; the last two cost no memory: drawn again, or always there
+# kinds of atoms; the last two cost no memory: drawn again, or always there
+INPUT, OUTPUT, NAME, NOISE, CONST = range(5)
 
 
 class Form:
@@ -76,21 +78,22 @@ class Call:
 
 @dataclass
 class Recorder:
-    """Records `p.x`, `p.model(x, node)`, `p.noise()`, `p.keep(form)`, `p.const(name)` of one run of a formula.
+    """Records `p.x`, `p.model(x, node)`, `p.noise()`, `p.keep(form)`, `p.const(name)` of one run of a
+    formula.
 
-    Where a value decides what is recorded (is it 0, is it 1?), the answer goes to `asked`; a recording over other numbers
-    reads these `answers` and so has the same atoms.
+    Where a value decides what is recorded (is it 0, is it 1?), the answer goes to `asked`; a recording over
+    other numbers reads these `answers` and so has the same atoms.
     """
 
     predicts: str  # what the network gives
     hooks: Sequence[Hook] = ()
     wanted: str = "data"  # what the formula asks of p.model when it does not say
-    exact: bool = True  # coefficients are 60-digit Decimals; else whatever the formula gives (torch scalars, arrays)
+    exact: bool = True  # 60-digit Decimals; else what the formula gives (torch scalars, arrays)
     emitting: bool = False
     answers: Iterable[bool] | None = None
 
     kinds: list[int] = field(default_factory=list)
-    info: list[Any] = field(default_factory=list)  # of a noise atom (step, column, segment of birth); of a constant its name
+    info: list[Any] = field(default_factory=list)  # of a draw (step, column, segment); of a constant its name
     segments: list[list[tuple[int, dict[int, Any]]]] = field(default_factory=lambda: [[]])
     emits: list[list[tuple[tuple[str, int], int]]] = field(default_factory=lambda: [[]])
     calls: list[Call] = field(default_factory=list)
@@ -118,12 +121,13 @@ class Recorder:
                 self.x = self._unit(arg)
             x = self._unit(arg)
         outs = self._call(Call("net", node, self.step, [arg], [], branches=tuple(weights)), len(weights))
-        raw = sum((w * f for w, f in zip(weights.values(), outs, strict=True)), start=0)
+        raw = _sum(w * f for w, f in zip(weights.values(), outs, strict=True))
         self._newest = x, raw, node
         data = self.unbent("data")
         bent = False
         for i, _ in self._active("predict", node):
-            data, bent = self._call(Call("predict", node, self.step, [self._name(data), self._name(x)], [], hook=i), 1)[0], True
+            args = [self._name(data), self._name(x)]
+            (data,), bent = self._call(Call("predict", node, self.step, args, [], hook=i), 1), True
         self.data = self.keep(data) if self.emitting else data
         source, raw = ("data", self.data) if bent else (self.predicts, raw)
         p, q = convert(source, kind or self.wanted, node)
@@ -145,7 +149,8 @@ class Recorder:
         return xi
 
     def keep(self, form: Form) -> Form:
-        """Name a combination that is used again: a hint of what is worth carrying, and it keeps later forms short."""
+        """Name a combination that is used again: a hint of what is worth carrying, and it keeps later forms
+        short."""
         if len(form.c) == 1:
             ((a, v),) = form.c.items()
             if self.kinds[a] < NOISE and self._is(v, 1):
@@ -164,7 +169,8 @@ class Recorder:
         self.step, self.column, self._node = step, 0, node
 
     def finish(self, past: Any, node: Node) -> Any:
-        """After a step: name the state and the history, run the hooks that stand there, emit for a trajectory."""
+        """After a step: name the state and the history, run the hooks that stand there, emit for a
+        trajectory."""
         past = _map(past, self.keep)
         for point in ("state", "population"):
             for i, hook in self._active(point, node):
@@ -173,7 +179,8 @@ class Recorder:
                     past = []
                 elif point == "population":
                     _map(past, history.append)
-                outs = self._call(Call(point, node, self.step, [self._name(f) for f in (self.x, *history)], [], hook=i), 1 + len(history))
+                args = [self._name(f) for f in (self.x, *history)]
+                outs = self._call(Call(point, node, self.step, args, [], hook=i), len(args))
                 self.x = outs[0]
                 if history:
                     rest = iter(outs[1:])
@@ -204,10 +211,11 @@ class Recorder:
         return atom
 
     def _combine(self, p: Number, x: Form, q: Number, raw: Form) -> Form:
-        return sum((w * f for w, f in ((p, x), (q, raw)) if not self._is(w, 0)), start=0)  # type: ignore[return-value]
+        return _sum(w * f for w, f in ((p, x), (q, raw)) if not self._is(w, 0))
 
     def _is(self, v: Any, what: int) -> bool:
-        """Is the number 0, or 1? Other numbers than floats and Reals only follow the answers of those that are."""
+        """Is the number 0, or 1? Other numbers than floats and Reals only follow the answers of those that
+        are."""
         if self._replay is None:
             answer = isinstance(v, (int, float, Real, Decimal)) and v == what
         else:
@@ -227,19 +235,24 @@ class Recorder:
         return [(i, h) for i, h in enumerate(self.hooks) if h.acts(point) and h.active(node, self.step)]
 
     def _branches(self, node: Node) -> dict[int, Number]:
-        """Branch number -> weight of its output. Branch 0 is the plain condition; each hook's own come after it."""
+        """Branch number -> weight of its output. Branch 0 is the plain condition; each hook's own come after
+        it."""
         weights: dict[int, Number] = {0: 1}
         first = 1
         for hook in self.hooks:
             if hook.branches and hook.active(node, self.step):
                 own = hook.weights(node, self.step)
                 if len(own) != 1 + hook.branches:
-                    raise ValueError(f"{type(hook).__name__}.weights gave {len(own)} numbers for {hook.branches} extra branches; "
-                                     f"need {1 + hook.branches}")
+                    raise ValueError(f"{type(hook).__name__}.weights gave {len(own)} numbers for "
+                                     f"{hook.branches} extra branches; need {1 + hook.branches}")
                 weights = {b: w * own[0] for b, w in weights.items()}
                 weights.update({first + j: w for j, w in enumerate(own[1:])})
             first += hook.branches
         return {b: w for b, w in weights.items() if not self._is(w, 0)}
+
+
+def _sum(forms: Iterable[Form]) -> Form:
+    return sum(forms, start=0)  # type: ignore[return-value,arg-type]
 
 
 def _map(v: Any, f: Callable[[Form], Any]) -> Any:

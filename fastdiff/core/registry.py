@@ -15,10 +15,13 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Keys of one family -> classes.
 
-    The folder is imported at the first question, so that `import fastdiff` costs nothing for files nobody asked for.
+    The folder is imported at the first question, so that `import fastdiff` costs nothing for files nobody
+    asked for.
     """
 
-    def __init__(self, what: str, package: str, aliases: Mapping[str, str | tuple[str, dict[str, Any]]] | None = None):
+    def __init__(
+        self, what: str, package: str, aliases: Mapping[str, str | tuple[str, dict[str, Any]]] | None = None
+    ):
         self.what, self.package, self.aliases = what, package, dict(aliases or {})
         self.classes: dict[str, type[T]] = {}
         self._complete = False

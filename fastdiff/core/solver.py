@@ -2,13 +2,15 @@
 
 Shared rules, all exact limits:
 - the last step to sigma = 0 is  x = alpha m  (order 1 and no noise, whatever the order asked for);
-- a first step from alpha = 0 is  x = (sigma_t / sigma_s) x + alpha_t m, and leaves no history (its lambda is -inf);
-- the order is lowered by showing `step` a shorter history, never by a branch in a formula.
+- a first step from alpha = 0 is  x = (sigma_t / sigma_s) x + alpha_t m, and leaves no history (its lambda is
+-inf); - the order is lowered by showing `step` a shorter history, never by a branch in a formula.
 """
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 from .math import Number, expm1, sqrt
@@ -31,7 +33,8 @@ Past = list[Any]
 class Solver:
     """Base of every solver. A subclass is a frozen dataclass whose fields are its options.
 
-    `step(p, s, t, past)` takes p.x from node s to node t and returns the history that the next step may see, newest last.
+    `step(p, s, t, past)` takes p.x from node s to node t and returns the history that the next step may see,
+    newest last.
     """
 
     key: ClassVar[str]
@@ -47,6 +50,11 @@ class Solver:
         solvers.add(cls)
         if not hasattr(cls, "key"):
             cls.key = cls.__name__  # a user's own solver needs no key to be run
+
+    def __post_init__(self) -> None:
+        """Options of type Literal or bool take what their type says."""
+        for name, allowed in choices(type(self)).items():
+            check_choice(self, name, allowed)
 
     def step(self, p: Any, s: Node, t: Node, past: Past) -> Past:
         raise TypeError(f"{type(self).__name__} does not define step(p, s, t, past)")
@@ -103,9 +111,10 @@ class Solver:
 class Multistep(Solver):
     """A solver with a history: how it starts, and where it lowers its order.
 
-    startup "ramp": orders 1, 2, ... as history comes in. One step of order 1 costs h^2, so the whole is of order 2 at most.
-    startup "single": the missing history is made by singlestep steps of the full order, at their price in network calls.
-    lower_order_final "always": order_i <= N - i. "auto": the same when N < 15 (to zero the last step is of order 1 anyway).
+    startup "ramp": orders 1, 2, ... as history comes in. One step of order 1 costs h^2, so the whole is of
+    order 2 at most. startup "single": the missing history is made by singlestep steps of the full order, at
+    their price in network calls. lower_order_final "always": order_i <= N - i. "auto": the same when N < 15
+    (to zero the last step is of order 1 anyway).
     """
 
     order: int = 2
@@ -116,9 +125,9 @@ class Multistep(Solver):
     startups: ClassVar[tuple[str, ...]] = ("ramp", "single")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice(self, "order", self.orders)
         check_choice(self, "startup", self.startups)
-        check_choice(self, "lower_order_final", ("auto", "always", "never"))
 
     def limit(self, step: int, steps: int) -> int:
         lower = self.lower_order_final == "always" or (self.lower_order_final == "auto" and steps < 15)
@@ -135,8 +144,23 @@ class Multistep(Solver):
 
 
 def renoise(p: Any, s: Node, t: Node, s_noise: Number = 1) -> None:
-    """Back up from s to a noisier t by the forward process: x_t = a x_s + sqrt(sigma_t^2 - a^2 sigma_s^2) xi, a = alpha_t / alpha_s."""
+    """Back up from s to a noisier t by the forward process: x_t = a x_s + sqrt(sigma_t^2 - a^2 sigma_s^2) xi,
+    a = alpha_t / alpha_s."""
     p.x = t.alpha / s.alpha * p.x + s_noise * t.sigma * sqrt(-expm1(2 * (t.lam - s.lam))) * p.noise()
+
+
+@cache
+def choices(cls: type[Solver]) -> dict[str, tuple[Any, ...]]:
+    """Options that are a choice -> what may be chosen."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for f in fields(cls) if is_dataclass(cls) else ():
+        kind = f.type if isinstance(f.type, str) else getattr(f.type, "__name__", str(f.type))
+        kind = kind.removeprefix("typing.")
+        if kind.startswith("Literal["):
+            found[f.name] = ast.literal_eval(f"({kind[8:-1]},)")
+        elif kind == "bool":
+            found[f.name] = (True, False)
+    return found
 
 
 def check_choice(self: Any, name: str, allowed: Sequence[Any]) -> None:

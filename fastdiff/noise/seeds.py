@@ -46,9 +46,12 @@ SeedsLike: TypeAlias = "int | Sequence[int] | Tensor | Seeds | torch.Generator |
 def resolve(seeds: SeedsLike, batch: int, device: torch.device | str = "cpu") -> Tensor:
     """rng (batch, 3) int64 on `device`: seed, sample id and draw base 0 of each sample."""
     device = torch.device(device)
+    if batch < 0:
+        raise ValueError(f"seeds: the batch has size {batch}; at least 0 is allowed")
     if type(seeds) is int:
         _in_range("seeds", seeds, SEED_END)
-        if route(()) == EAGER:  # the usual case: one kernel on tables kept for this batch size
+        if route(()) == EAGER and not _capturing(device):
+            # the usual case: one kernel on tables kept for this batch size
             numbers, unit = _tables(batch, _exact(device))
             return torch.add(numbers, unit, alpha=seeds)
         return _table(
@@ -65,11 +68,9 @@ def resolve(seeds: SeedsLike, batch: int, device: torch.device | str = "cpu") ->
     if seeds.ids is not None:
         ids = _column("ids", seeds.ids, batch, device)
     else:
-        ids = (
-            torch.zeros(1, dtype=torch.int64, device=device)
-            if _many(seeds.seed)
-            else torch.arange(batch, device=device)
-        )
+        ids = torch.arange(batch, device=device)
+        if _many(seeds.seed):
+            ids = torch.zeros_like(ids)
     return _table(_column("seeds", seeds.seed, batch, device), ids, batch)
 
 
@@ -78,13 +79,15 @@ def _table(seed: Tensor, ids: Tensor, batch: int) -> Tensor:
     return torch.stack([seed, ids, torch.zeros_like(ids)], 1)
 
 
+def _capturing(device: torch.device) -> bool:
+    """A CUDA graph is being captured: what is made now has no value before the replay; keep none."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
 def _exact(device: torch.device) -> torch.device:
     """cuda is whichever device is current now."""
-    return (
-        torch.device("cuda", torch.cuda.current_device())
-        if device.type == "cuda" and device.index is None
-        else device
-    )
+    bare = device.type == "cuda" and device.index is None
+    return torch.device("cuda", torch.cuda.current_device()) if bare else device
 
 
 @lru_cache(maxsize=64)
@@ -143,12 +146,7 @@ def _check(name: str, x: Any, end: int) -> None:
             raise TypeError(
                 f"{name}: got a tensor {tuple(x.shape)} of {x.dtype}; one dimension of integers is allowed"
             )
-        if (
-            route((x,)) == EAGER
-            and x.numel()
-            and x.device.type != "meta"
-            and not (x.is_cuda and torch.cuda.is_current_stream_capturing())
-        ):
+        if route((x,)) == EAGER and x.numel() and not x.is_meta and not _capturing(x.device):
             _in_range(name, int(x.min()), end)
             _in_range(name, int(x.max()), end)
     else:

@@ -54,6 +54,9 @@ for _module in (_C, _cuda):
         _admit(_module)
 
 
+_CPU = {name: getattr(_C, name) for name in ("linear_step_", "fill_")}
+
+
 def _interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
 
@@ -113,10 +116,9 @@ def must_be_automatic(call: str, backend: str | None, t: torch.Tensor) -> None:
 
 def compiled(backend: str | None, t: torch.Tensor, name: str) -> Callable[..., Any] | None:
     """The compiled kernel for tensors on t's device; None when the call wants or needs another backend."""
-    if not isinstance(t, torch.Tensor):
-        return None
-    if t.is_cpu and (backend is None or backend == "cpu"):
-        return getattr(_C, name)
+    if backend is None or backend == "cpu":
+        if t.is_cpu:
+            return _CPU[name]
     if _cuda is not None and t.is_cuda and (backend is None or backend == "cuda"):
         return getattr(_cuda, name)
     return None

@@ -30,6 +30,7 @@ _compiling = torch.compiler.is_compiling
 _modes = torch._C._len_torch_dispatch_stack
 _functorch = torch._C._are_functorch_transforms_active
 _grad = torch.is_grad_enabled
+_Parameter = torch.nn.Parameter
 _set_single_level = torch._C._functorch.set_single_level_autograd_function_allowed  # type: ignore[attr-defined]
 _single_level = torch._C._functorch.get_single_level_autograd_function_allowed  # type: ignore[attr-defined]
 
@@ -47,12 +48,13 @@ def route(tensors: Iterable[Any]) -> int:
     way = EAGER if forward_ad._current_level < 0 else DERIVATIVE
     grad = _grad()
     for t in tensors:
-        if type(t) is not Tensor and type(t) is not torch.nn.Parameter:
-            if t is not None:
-                return DISPATCH if isinstance(t, Tensor) else EAGER
-        elif t.is_neg():  # negated when read, which an address does not show; the dispatcher resolves it
+        if t is None:
+            continue
+        if type(t) is not Tensor and type(t) is not _Parameter:
+            return DISPATCH if isinstance(t, Tensor) else EAGER
+        if t.is_neg():  # negated when read, which an address does not show; the dispatcher resolves it
             return DISPATCH
-        elif grad and t.requires_grad:
+        if grad and t.requires_grad:
             way = DERIVATIVE
     return way
 
@@ -249,7 +251,7 @@ class _Function(torch.autograd.Function):
 
 
 def _dual(t: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Primal and tangent. forward_ad.unpack_dual asks Python for the level; compiled graphs do not tell it."""
+    """Primal and tangent. forward_ad.unpack_dual asks Python for the level: compiled graphs do not say it."""
     return torch._VF._unpack_dual(t, level=0)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from . import _backends, _checks, _linear_step
 from ._library import DISPATCH, EAGER, Derivative, Op, forward_mode, route
 
+_bump = torch.autograd.graph.increment_version
 _RESERVED = {
     "scale": ("a tensor on the noise", None),
     "mask": ("a blend", None),
@@ -93,7 +94,8 @@ def linear_step(
     try:
         return _op.differentiable(run, T, A, *rest, moves=forward_mode())
     except Exception:
-        _checks.linear_step("linear_step", T, A, index, rng, draws, streams, dtype)  # are the arguments to blame?
+        # the rules look at the arguments before the kernel does: let the checks speak first
+        _checks.linear_step("linear_step", T, A, index, rng, draws, streams, dtype)
         raise
 
 
@@ -156,23 +158,16 @@ def _kernel(
     the form they take (contiguous, A in the arithmetic's dtype), or refused with the words of `_checks`."""
     if options:
         _refuse_reserved("linear_step", **options)
-    kernel = _backends.compiled(backend, A, "linear_step_")
-    if kernel is not None and (out is None or dtype is None):
-        try:
-            if out is not None:
-                kernel(T, A, index, rng, draws, streams, out)
-                return _written(out)
-            x = T[0]
-            results = [
-                torch.empty_like(x) if dtype is None else torch.empty_like(x, dtype=dtype)
-                for _ in range(A.shape[-2])
-            ]
+    try:
+        kernel = _backends.compiled(backend, A, "linear_step_")
+        if kernel is not None and (out is None or dtype is None):
+            results = _fresh(T[0], A.shape[-2], dtype) if out is None else out
             kernel(T, A, index, rng, draws, streams, results)
-            return results
-        except Exception:
-            if _checks.strided(T):
-                T = [t.contiguous() for t in T]
-                return _kernel(T, A, index, rng, draws, streams, dtype, out=out, backend=backend)
+            return results if out is None else _written(out)
+    except Exception:
+        if _checks.strided(T):
+            T = [t.contiguous() for t in T]
+            return _kernel(T, A, index, rng, draws, streams, dtype, out=out, backend=backend)
     L = _checks.linear_step("linear_step", T, A, index, rng, draws, streams, dtype, out)
     kernel = _backends.kernel(_backends.choose("linear_step", backend, A.device.type), "linear_step_")
     if out is None:
@@ -189,9 +184,18 @@ def _kernel(
     return _written(out)
 
 
+def _fresh(x: Tensor, n: int, dtype: torch.dtype | None) -> list[Tensor]:
+    if dtype is None:  # a keyword costs torch 0.2 us
+        return [torch.empty_like(x) for _ in range(n)]
+    return [torch.empty_like(x, dtype=dtype) for _ in range(n)]
+
+
 def _written(out: Sequence[Tensor]) -> Sequence[Tensor]:
     """Autograd cannot see the write. Told of it, a graph that saved one of these tensors refuses backward."""
-    torch.autograd.graph.increment_version([o for o in out if not o.is_inference()])
+    try:
+        _bump(out)
+    except RuntimeError:  # inference tensors have no version
+        _bump([o for o in out if not o.is_inference()])
     return out
 
 

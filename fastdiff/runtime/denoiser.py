@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import unknown
-from ..core.predict import check_prediction, convert, input_scale
+from ..core.predict import PREDICTIONS, convert, input_scale
 from ..core.process import Process
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -54,8 +54,10 @@ class Denoiser:
             raise TypeError("Denoiser: say what the network predicts, e.g. predicts='noise'")
         if variance not in (None, "learned-range"):
             raise unknown("variance", variance, ("learned-range",))
-        if predicts is not None:
-            check_prediction(predicts)
+        if predicts is not None and not isinstance(predicts, str):
+            raise TypeError(f"Denoiser: predicts must be a name such as 'noise', got {type(predicts).__name__}")
+        if predicts is not None and predicts not in PREDICTIONS and not (predicts == "edm" and precondition):
+            raise unknown("prediction (predicts)", predicts, PREDICTIONS)
         if precondition is not None and predicts not in (None, "data", "edm"):
             raise ValueError(f"Denoiser: precondition='edm' makes a data prediction of a raw network, so predicts={predicts!r} cannot hold")
         if time is None:
@@ -65,8 +67,8 @@ class Denoiser:
                 raise ValueError(f'Denoiser: time={time!r}; a discrete time is written ("index", 1000)')
         elif time not in TIMES:
             raise unknown("time", time, TIMES)
-        if x_dtype is not None and not (isinstance(x_dtype, torch.dtype) and x_dtype.is_floating_point):
-            raise TypeError(f"Denoiser: x_dtype must be a floating point torch.dtype, got {x_dtype!r}")
+        if x_dtype is not None and x_dtype not in DTYPES:
+            raise TypeError(f"Denoiser: x_dtype must be float32, float16, bfloat16 or float64, got {x_dtype!r}")
         self.net, self.process, self.time, self.variance, self.x_dtype = net, process, time, variance, x_dtype
         self.predicts: str = "edm" if precondition else str(predicts)
 
@@ -85,7 +87,7 @@ class Denoiser:
         """model_times on x's device, in the dtype the network gets."""
         v = self.model_times(t)
         dtype = torch.int64 if v.dtype == np.int64 else torch.float64 if like.dtype == torch.float64 else torch.float32
-        return torch.as_tensor(v).to(device=like.device, dtype=dtype)
+        return torch.tensor(v).to(device=like.device, dtype=dtype)
 
     def raw(self, x: Tensor, t: Tensor, cond: Mapping[str, Any]) -> Tensor:
         """One call of the network, its output checked: a tensor of x's shape on x's device."""

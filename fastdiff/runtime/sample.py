@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -134,7 +135,7 @@ def _times(process: Process, times: Any, steps: Any, grid: Any, grid_options: An
     if times is not None:
         if grid is not None or grid_options:
             raise ValueError("give times or a grid, not both")
-        return check_times(times.detach().cpu() if isinstance(times, Tensor) else times, process)
+        return check_times(times.detach().cpu().double().numpy() if isinstance(times, Tensor) else times, process)
     if grid_options is not None and not isinstance(grid_options, Mapping):
         raise TypeError(f"grid_options must be a dict, got {type(grid_options).__name__}")
     made = grids.make(process.default_grid if grid is None else grid, **dict(grid_options or {}))
@@ -152,12 +153,7 @@ def _start(denoiser: Denoiser, shape_or_x: Any, std: float, seeds: Any, device: 
         if device is not None and x.device != _device(device):
             raise ValueError(f"device={device} but x is on {x.device}; move x, or leave device out")
         return x, resolve(seeds, x.shape[0], x.device)
-    try:
-        shape = torch.Size(shape_or_x)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as e:
-        raise TypeError(f"shape_or_x must be a tensor or a shape like (16, 3, 32, 32), got {shape_or_x!r}") from e
-    if len(shape) < 1 or any(n < 0 for n in shape):
-        raise ValueError(f"shape_or_x must be (batch, ...) without negative sizes, got {tuple(shape)}")
+    shape = _shape(shape_or_x)
     if device is None:
         first = next(denoiser.net.parameters(), None) if isinstance(denoiser.net, torch.nn.Module) else None
         device = first.device if first is not None else torch.get_default_device()
@@ -168,6 +164,20 @@ def _start(denoiser: Denoiser, shape_or_x: Any, std: float, seeds: Any, device: 
     rng = resolve(seeds, shape[0], device)
     x = normal(shape, rng, 0, INITIAL, dtype=dtype, backend=backend)
     return (x if std == 1 else x.mul_(std)), rng
+
+
+def _shape(given: Any) -> torch.Size:
+    if not isinstance(given, (list, tuple)) or any(isinstance(n, bool) for n in given):
+        raise TypeError(f"shape_or_x must be a tensor or a shape like (16, 3, 32, 32), got {given!r}")
+    try:
+        shape = torch.Size(given)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as e:
+        raise TypeError(f"shape_or_x must be a tensor or a shape like (16, 3, 32, 32), got {given!r}") from e
+    if len(shape) < 1 or any(n < 0 for n in shape):
+        raise ValueError(f"shape_or_x must be (batch, ...) without negative sizes, got {tuple(shape)}")
+    if prod(shape) >= 2**60:
+        raise ValueError(f"shape_or_x has more elements than a tensor can hold: {tuple(shape)}")
+    return shape
 
 
 def _device(device: Any) -> torch.device:

@@ -24,7 +24,7 @@ from ..ops._library import EAGER, route
 from ..ops.linear_step import linear_step
 from .conditions import detached, rows, stack
 from .context import Context, Graph, Place, run_hook
-from .denoiser import Denoiser
+from .denoiser import DTYPES, Denoiser
 from .state import State, Trajectory, needed
 
 GRADIENTS = (None, "full", "checkpoint")
@@ -112,8 +112,8 @@ class Sampler:
             cond = detached(cond)
         plain = not (looked_at or progress or check_finite or gradient or stop or start)
         with nullcontext() if gradient is not None else torch.no_grad():
-            if plain and executor.fast is not None and route((like,)) == EAGER:
-                return executor.run_fast(registers[0], rng, cond)
+            if plain and route((like,)) == EAGER and (program := executor.program) is not None:
+                return executor.run_fast(program, registers[0], rng, cond)
             run = _Run(executor, registers, rng, cond, gradient, cond_grad, callback, check_finite, progress, part)
             if stop is not None:
                 return run.stop(start, stop)
@@ -140,7 +140,7 @@ class Sampler:
     def _new_executor(self, key: tuple[Any, ...], plan: Plan, x: Tensor) -> _Executor:
         with torch.inference_mode(False):
             executor = _Executor(self.denoiser, plan, x, self.backend)
-        if not torch._C._len_torch_dispatch_stack():  # under a mode its tensors are not real
+        if route(()) == EAGER:  # under a mode or torch.func its tensors are not plain ones
             if len(self._executors) >= KEPT:
                 self._executors.clear()
             self._executors[key] = executor
@@ -196,12 +196,14 @@ def eagerly(make: Callable[..., Any], *args: Any) -> Any:
 def check_x(x: Any, name: str = "x") -> None:
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+    if x.is_nested:
+        raise TypeError(f"{name} must be a dense tensor, got a nested one")
+    if x.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got layout {x.layout}")
     if x.dim() < 1:
         raise ValueError(f"{name} must have a batch axis, got a tensor of no axes")
-    if not x.is_floating_point() or x.dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+    if x.dtype not in DTYPES:
         raise TypeError(f"{name} must be float32, float16, bfloat16 or float64, got {x.dtype}")
-    if x.layout != torch.strided or x.is_quantized:
-        raise TypeError(f"{name} must be a dense tensor, got layout {x.layout}")
     if x.device.type == "meta":
         raise ValueError(f"{name} is a meta tensor: it has no numbers")
 
@@ -211,6 +213,7 @@ class _Executor:
 
     def __init__(self, denoiser: Denoiser, plan: Plan, x: Tensor, backend: str | None):
         _backends.choose("Sampler", backend, x.device.type)
+        _check_coefficients(plan, x.dtype)
         self.denoiser, self.plan, self.backend = denoiser, plan, backend
         self.shape, self.dtype, self.device = x.shape, x.dtype, x.device
         self.random = plan.stochastic or any(c.kind != "net" for c in plan.calls)
@@ -222,13 +225,17 @@ class _Executor:
         self.call_of_stage = {k: i for i, k in enumerate(k for k, s in enumerate(plan.stages) if s.call)}
         self.places = {k: _place(denoiser, plan, s.call) for k, s in enumerate(plan.stages) if plan.hooks and s.call}
         self.buffers: list[dict[int, Tensor]] = []  # sets not in use; a run takes one and puts it back
-        self.fast = self._program() if backend in (None, "cpu") and x.device.type == "cpu" and type(x) is Tensor else None
+        self._program: Any = None
+        self.slow = not (backend in (None, "cpu") and x.device.type == "cpu" and type(x) is Tensor)
 
     def table(self, dtype: torch.dtype) -> list[Tensor]:
         """Coefficients of every stage, rounded once to the dtype of the arithmetic."""
         if dtype not in self.tables:
             rows = (a if s.inputs else np.pad(a, ((0, 0), (1, 0))) for s, a in zip(self.plan.stages, self.plan.coeffs, strict=True))
-            self.tables[dtype] = [torch.tensor(a, dtype=dtype).to(self.device) for a in rows]
+            made = [torch.tensor(a, dtype=dtype).to(self.device) for a in rows]
+            if route(()) != EAGER:  # under a mode or torch.func they are no plain tensors
+                return made
+            self.tables[dtype] = made
         return self.tables[dtype]
 
     def take_buffers(self) -> dict[int, Tensor]:
@@ -247,11 +254,18 @@ class _Executor:
                 return k
         return len(self.plan.stages) - 1
 
-    def _program(self) -> Any:
-        from .. import _C
-
-        if not hasattr(_C, "Program"):
+    @property
+    def program(self) -> Any:
+        """The plan as a loop in C++, None where something has to be looked at on the way."""
+        if self.slow:
             return None
+        if self._program is None:
+            self._program = self._compile()
+            self.slow = self._program is None
+        return self._program
+
+    def _compile(self) -> Any:
+        from .. import _C
 
         plan = self.plan
         for s in plan.stages:
@@ -267,7 +281,7 @@ class _Executor:
             for s, a in zip(plan.stages, tables, strict=True)
         ])
 
-    def run_fast(self, x: Tensor, rng: Tensor | None, cond: dict[str, Any]) -> Tensor:
+    def run_fast(self, program: Any, x: Tensor, rng: Tensor | None, cond: dict[str, Any]) -> Tensor:
         denoiser, plan = self.denoiser, self.plan
         buffers = self.take_buffers()
         registers: list[Tensor | None] = [x if r == 0 else buffers.get(r) for r in range(len(plan.kinds))]
@@ -281,18 +295,42 @@ class _Executor:
                 return denoiser.net(x, t, **cond)
         else:
             net = denoiser.net  # type: ignore[assignment]
-        seen = _Outputs(plan)
 
         def check(out: Any, arg: Tensor, k: int) -> Tensor:
-            call = plan.calls[k]
-            return seen.own(denoiser.take(out, arg), call.outs[0], call.step, dict(enumerate(registers)))
+            """What C++ does not take as it is: other kinds of output, a view of our memory, a wider dtype."""
+            out = denoiser.take(out, arg).detach().as_subclass(Tensor)
+            if out.dtype == torch.float64 and arg.dtype != torch.float64:
+                raise _Wider
+            ours = {t.untyped_storage().data_ptr() for r, t in enumerate(registers) if t is not None and plan.kinds[r] != "raw"}
+            return out.clone() if out.untyped_storage().data_ptr() in ours else out.contiguous()
 
-        assert self.fast is not None
-        self.fast.run(registers, rng, net, self.times, check)
+        written = [version(t) for t in (x, *buffers.values())]  # the program's own writes are not counted
+        try:
+            program.run(registers, rng, net, self.times, check)
+        except _Wider:
+            self.slow = True  # float64 outputs want float64 tables: from the start, in the loop that looks
+            run = _Run(self, {0: x}, rng, cond)
+            run.go(0, len(plan.stages))
+            return run.registers[plan.out]
+        if [version(t) for t in (x, *buffers.values())] != written:
+            raise ValueError("the network changed its input x in place; let it work on a copy (x.clone())")
         self.buffers.append(buffers)
         out = registers[plan.out]
         assert out is not None
         return out
+
+
+def _check_coefficients(plan: Plan, dtype: torch.dtype) -> None:
+    """Refuse a plan whose result would be rounding error: its coefficients amplify that of the arithmetic beyond 1."""
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    limit = 0.1 / torch.finfo(wide).eps
+    for s in plan.stages:
+        worst = np.abs(s.coeffs).max(initial=0)
+        if worst > limit:
+            where = f"before step {s.call.step} (t={s.call.t:g})" if s.call else "of the last step"
+            better = "" if wide == torch.float64 else ", or is this a case for float64"
+            raise ValueError(f"{plan.solver}: a coefficient {where} is {worst:.3g}, so its result would be rounding error of {wide}; "
+                             f"are two times too close together{better}?")
 
 
 def _place(denoiser: Denoiser, plan: Plan, call: PlanCall) -> Place:
@@ -311,6 +349,10 @@ def _place(denoiser: Denoiser, plan: Plan, call: PlanCall) -> Place:
     p, q = (float(c) for c in convert(denoiser.predicts, "data", node))
     used = tuple(weights[b] for b in call.branches)
     return here._replace(p=p, q=q, scale=float(input_scale(denoiser.predicts, node)), weights=used)
+
+
+class _Wider(Exception):
+    """The network's output is float64, the state is not."""
 
 
 class _Outputs:

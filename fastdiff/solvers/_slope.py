@@ -1,8 +1,8 @@
 """What Karras et al.'s one-step methods share: straight coordinates, and the churn before a step.
 
-    y = x / c,    d = dy / dtau  (the "slope" prediction),    c and tau of Node: sigma / alpha, or t on straight paths
-    churn         rho_s -> rho_s (1 + gamma) by fresh noise of strength s_noise before the step, rho = sigma / alpha,
-                  gamma = min(churn / steps, sqrt(2) - 1)  where  s_tmin <= rho_s <= s_tmax
+    y = x / c      d = dy / dtau: the "slope" prediction      c = alpha, tau = sigma / alpha; straight: 1, t
+    churn          rho_s -> rho_s (1 + gamma) by fresh noise times s_noise; rho = sigma / alpha; before a step
+                   gamma = min(churn / steps, sqrt(2) - 1)  where  s_tmin <= rho_s <= s_tmax
 
 Source: Karras et al. 2022, arXiv:2206.00364, algorithm 2 (churn is S_churn there).
 """
@@ -28,6 +28,7 @@ class Slope(Solver):
     s_noise: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("churn", "s_tmin", "s_tmax", "s_noise"):
             check_range(self, name, 0)
 

@@ -1,10 +1,10 @@
 """DDIM: the data prediction, the noise that belongs to it, and a fraction eta of fresh noise.
 
-    x_t = alpha_t x0 + sqrt(sigma_t^2 - c^2) eps + c xi,      c = eta sigma_t sqrt(1 - e^{-2h}),      h = lambda_t - lambda_s
-    eps = (x_s - alpha_s x0) / sigma_s
+    x_t = alpha_t x0 + sqrt(sigma_t^2 - c^2) eps + c xi
+    c   = eta sigma_t sqrt(1 - e^{-2h}),      eps = (x_s - alpha_s x0) / sigma_s,      h = lambda_t - lambda_s
 
-eta = 0: the first-order exponential step of the probability flow; eta = 1: the posterior of DDPM. reproject=False keeps
-the network's own eps where a hook has bent x0 (a threshold), as diffusers does by default.
+eta = 0: the first-order exponential step of the probability flow; eta = 1: the posterior of DDPM.
+reproject=False keeps the network's own eps where a hook (a threshold) bent x0, as diffusers does by default.
 Equals `euler-a` with the same eta, `euler` at eta = 0, `ddpm` at eta = 1; weak order 1.
 
 Source: Song et al. 2021, arXiv:2010.02502, equations 12 and 16.
@@ -16,7 +16,7 @@ from typing import Any
 
 from ..core.math import Number, expm1, sqrt
 from ..core.process import Node
-from ..core.solver import Past, Solver, check_choice, check_range
+from ..core.solver import Past, Solver, check_range
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class DDIM(Solver):
     reproject: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_range(self, "eta", 0, 1)
-        check_choice(self, "reproject", (True, False))
 
     @property
     def stochastic(self) -> bool:

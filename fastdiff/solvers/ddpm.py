@@ -1,6 +1,7 @@
 """DDPM: ancestral sampling from the Gaussian posterior of x_t given x_s and the data prediction.
 
-    x_t = e^{-h} (sigma_t / sigma_s) x_s + alpha_t (1 - e^{-2h}) x0 + c xi,      e^{-h} = alpha_s sigma_t / (alpha_t sigma_s)
+    x_t = e^{-h} (sigma_t / sigma_s) x_s + alpha_t (1 - e^{-2h}) x0 + c xi
+    e^{-h} = alpha_s sigma_t / (alpha_t sigma_s)
 
     variance "small"    c = sigma_t sqrt(1 - e^{-2h})      the posterior's, for data at one point
     variance "large"    c = sigma_s sqrt(1 - e^{-2h})      the forward step's, for data of unit variance
@@ -16,7 +17,7 @@ from typing import Any, Literal
 
 from ..core.math import Number, expm1, sqrt
 from ..core.process import Node
-from ..core.solver import Past, Solver, check_choice
+from ..core.solver import Past, Solver
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,6 @@ class DDPM(Solver):
 
     variance: Literal["small", "large"] = "small"
 
-    def __post_init__(self) -> None:
-        check_choice(self, "variance", ("small", "large"))
-
     def step(self, p: Any, s: Node, t: Node, past: Past) -> Past:
         return self.jump(p, s, t, -expm1(2 * (s.lam - t.lam)))
 
@@ -41,5 +39,6 @@ class DDPM(Solver):
     def jump(self, p: Any, s: Node, t: Node, fresh: Number) -> Past:
         x0 = p.model(p.x, s)
         std = t.sigma if self.variance == "small" else s.sigma
-        p.x = s.alpha / t.alpha * (t.sigma / s.sigma) ** 2 * p.x + t.alpha * fresh * x0 + std * sqrt(fresh) * p.noise()
+        p.x = s.alpha / t.alpha * (t.sigma / s.sigma) ** 2 * p.x + t.alpha * fresh * x0
+        p.x = p.x + std * sqrt(fresh) * p.noise()
         return []

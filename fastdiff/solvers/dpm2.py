@@ -6,7 +6,7 @@
 
 Order 2 by two network calls a step; the last step to sigma = 0 is Euler's, one call.
 
-Source: Lu et al. 2022, arXiv:2206.00927 (DPM-Solver-2's nodes); Karras et al. 2022, arXiv:2206.00364 (coordinates, churn).
+Source: Karras et al. 2022, arXiv:2206.00364, appendix; nodes: Lu et al. 2022, arXiv:2206.00927.
 """
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from ..core.math import expm1
 from ..core.process import Node
-from ..core.solver import Multistep, Past, check_choice
+from ..core.solver import Multistep, Past
 from ._exponential import singlestep
 
 
@@ -29,10 +29,6 @@ class DPMpp2M(Multistep):
     source = "Lu et al. 2022, arXiv:2211.01095"
 
     weight: Literal["midpoint", "heun"] = "midpoint"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self, "weight", ("midpoint", "heun"))
 
     def step(self, p: Any, s: Node, t: Node, past: Past) -> Past:
         h = t.lam - s.lam

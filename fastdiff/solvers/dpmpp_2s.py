@@ -9,7 +9,7 @@
 
 Order 2 by two network calls a step; one for the last step to sigma = 0.
 
-Source: Lu et al. 2022, arXiv:2211.01095, algorithm 1 with r = 1/2; "taylor": Zhang & Chen 2023, arXiv:2308.02157 (RES).
+Source: Lu et al. 2022, arXiv:2211.01095, algorithm 1, r = 1/2; "taylor": RES, arXiv:2308.02157.
 """
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from ..core.math import expm1
 from ..core.process import Node
-from ..core.solver import Past, Solver, check_choice
+from ..core.solver import Past, Solver
 from ._exponential import singlestep
 
 
@@ -30,9 +30,6 @@ class DPMpp2S(Solver):
     source = "Lu et al. 2022, arXiv:2211.01095"
 
     weight: Literal["midpoint", "taylor"] = "midpoint"
-
-    def __post_init__(self) -> None:
-        check_choice(self, "weight", ("midpoint", "taylor"))
 
     def step(self, p: Any, s: Node, t: Node, past: Past) -> Past:
         h = t.lam - s.lam

@@ -2,10 +2,10 @@
 
     x_t / c_t = x_s / c_s + (tau_t - tau_s) d_s
 
-c = alpha, tau = sigma / alpha, d = eps: Euler in sigma of Karras et al.; on straight paths c = 1, tau = t, d = eps - x0.
+c = alpha, tau = sigma / alpha, d = eps (Karras' sigma); on straight paths c = 1, tau = t, d = eps - x0.
 Without churn it equals `ddim` on every process.
 
-Source: Karras et al. 2022, arXiv:2206.00364, algorithm 2 without the correction; Heitz et al. 2023 (IADB), arXiv:2305.03486.
+Source: Karras et al. 2022, arXiv:2206.00364, algorithm 2; IADB: Heitz et al. 2023, arXiv:2305.03486.
 """
 from __future__ import annotations
 

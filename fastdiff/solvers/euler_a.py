@@ -28,6 +28,7 @@ class EulerA(Solver):
     s_noise: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_range(self, "eta", 0, 1)
         check_range(self, "s_noise", 0)
 

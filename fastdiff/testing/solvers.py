@@ -1,11 +1,12 @@
 """What it takes to test a solver of any key, one that was added today included.
 
-    variants(key)      the options worth a test: every choice of every field
-    Digits             vectors of 60-digit numbers, for formulas run in more digits than float64 has
-    exact_mixture      the mixture's data prediction over them
-    network_rows       every network input of a formula as a row over x_T and the outputs before it
-    rank               of such rows, by elimination with full pivoting
+variants(key)      the options worth a test: every choice of every field
+Digits             vectors of 60-digit numbers, for formulas run in more digits than float64 has
+exact_mixture      the mixture's data prediction over them
+network_rows       every network input of a formula as a row over x_T and the outputs before it
+rank               of such rows, by elimination with full pivoting
 """
+
 from __future__ import annotations
 
 import itertools
@@ -56,7 +57,11 @@ class Digits:
         self.v = [v if isinstance(v, Real) else Real(v) for v in values]
 
     def __add__(self, o: Any) -> Digits:
-        return Digits(a + b for a, b in zip(self.v, o.v, strict=True)) if isinstance(o, Digits) else NotImplemented
+        return (
+            Digits(a + b for a, b in zip(self.v, o.v, strict=True))
+            if isinstance(o, Digits)
+            else NotImplemented
+        )
 
     def __radd__(self, o: Any) -> Digits:
         return self if type(o) is int and o == 0 else NotImplemented  # so that sum() works
@@ -102,7 +107,8 @@ def exact_mixture(mixture: GaussianMixture, predicts: str) -> Callable[[Digits, 
 
 
 def network_rows(solver: Solver, process: Process, times: Sequence[float], predicts: str) -> list[Row]:
-    """Row k: what call k is given, over (x_T, output 0, output 1, ...) in 60 digits; the last row is the result.
+    """Row k: what call k is given, over (x_T, output 0, output 1, ...) in 60 digits; the last row is the
+    result.
 
     Draws are left out: a plan makes them again and carries none.
     """
@@ -113,7 +119,13 @@ def network_rows(solver: Solver, process: Process, times: Sequence[float], predi
         return _Sparse({len(rows): Decimal(1)})
 
     with precision():
-        run = Direct(net, _Sparse({0: Decimal(1)}), predicts, wanted=solver.predicts, noise=lambda step, column: _Sparse({}))
+        run = Direct(
+            net,
+            _Sparse({0: Decimal(1)}),
+            predicts,
+            wanted=solver.predicts,
+            noise=lambda step, column: _Sparse({}),
+        )
         solver.record(run, [process.node(Real(float(t))) for t in times])
         return [*rows, run.x.c]
 
@@ -129,7 +141,10 @@ def rank(rows: Iterable[Row], columns: Iterable[int], zero: Decimal = Decimal("1
                 left.append([row.get(c, Decimal(0)) / scale for c in columns])
         found = 0
         while left and columns:
-            i, j = max(itertools.product(range(len(left)), range(len(columns))), key=lambda ij: abs(left[ij[0]][ij[1]]))
+            i, j = max(
+                itertools.product(range(len(left)), range(len(columns))),
+                key=lambda ij: abs(left[ij[0]][ij[1]]),
+            )
             pivot = left.pop(i)
             if abs(pivot[j]) <= zero:
                 break

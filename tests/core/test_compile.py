@@ -1,4 +1,5 @@
 """The compiler: one linear stage per call, carrying as few tensors as can be."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -30,8 +31,9 @@ def grid_for(process: Process, steps: int, predicts: str, final: str = "zero") -
 
 @pytest.mark.parametrize("process", processes.names())
 def test_carries_the_fewest_tensors(process: str) -> None:
-    """At every call of every plan. The bound is computed here anew: the formula itself is run on the basis (x_T, output 0, output
-    1, ...), and the rank of what later calls are given, over what exists so far, is found by elimination in 60 digits."""
+    """At every call of every plan. The bound is computed here anew: the formula itself is run on the basis
+    (x_T, output 0, output 1, ...), and the rank of what later calls are given, over what exists so far, is
+    found by elimination in 60 digits."""
     made = processes.make(process)
     for key in solvers.names():
         for i, options in enumerate(variants(key)):
@@ -50,10 +52,27 @@ def test_carries_the_fewest_tensors(process: str) -> None:
                 assert p.carried == p.bound == max(ranks)
 
 
-KNOWN = [("ddim", {}, 1), ("ddim", {"eta": 0.7}, 1), ("ddpm", {}, 1), ("euler", {}, 1), ("euler", {"churn": 5.0}, 1), ("euler-a", {}, 1),
-         ("heun", {}, 2), ("heun", {"churn": 5.0}, 2), ("dpm2", {}, 2), ("dpmpp-2s", {}, 2), ("dpmpp-2s", {"weight": "taylor"}, 2),
-         ("dpmpp-2m", {}, 2), ("dpmpp-2m", {"order": 1}, 1), ("dpmpp-2m-sde", {}, 2), ("dpmpp-2m-sde", {"eta": 0.3}, 2),
-         ("unipc", {"order": 1}, 2), ("unipc", {}, 3), ("unipc", {"order": 3}, 4), ("unipc", {"order": 3, "startup": "single"}, 4)]
+KNOWN = [
+    ("ddim", {}, 1),
+    ("ddim", {"eta": 0.7}, 1),
+    ("ddpm", {}, 1),
+    ("euler", {}, 1),
+    ("euler", {"churn": 5.0}, 1),
+    ("euler-a", {}, 1),
+    ("heun", {}, 2),
+    ("heun", {"churn": 5.0}, 2),
+    ("dpm2", {}, 2),
+    ("dpmpp-2s", {}, 2),
+    ("dpmpp-2s", {"weight": "taylor"}, 2),
+    ("dpmpp-2m", {}, 2),
+    ("dpmpp-2m", {"order": 1}, 1),
+    ("dpmpp-2m-sde", {}, 2),
+    ("dpmpp-2m-sde", {"eta": 0.3}, 2),
+    ("unipc", {"order": 1}, 2),
+    ("unipc", {}, 3),
+    ("unipc", {"order": 3}, 4),
+    ("unipc", {"order": 3, "startup": "single"}, 4),
+]
 
 
 @pytest.mark.parametrize("key, options, carried", KNOWN)
@@ -64,10 +83,21 @@ def test_known_numbers(key: str, options: dict[str, Any], carried: int, predicts
         assert p.carried == p.bound == carried
 
 
-# tensors read and written in mid-flight, per network call: found by a search over all orders of candidates in the prototype
-TRAFFIC = [("ddim", {}, "data", 3), ("ddim", {}, "noise", 3), ("dpmpp-2m", {}, "data", 4), ("dpmpp-2m", {}, "noise", 5),
-           ("dpmpp-2s", {}, "data", 3), ("heun", {}, "data", 3.5), ("unipc", {}, "data", 5), ("unipc", {}, "noise", 6),
-           ("unipc", {"order": 3}, "data", 6), ("unipc", {"order": 3}, "noise", 7), ("euler-a", {}, "noise", 3)]
+# tensors read and written in mid-flight, per network call: found by a search over all orders of candidates
+# in the prototype
+TRAFFIC = [
+    ("ddim", {}, "data", 3),
+    ("ddim", {}, "noise", 3),
+    ("dpmpp-2m", {}, "data", 4),
+    ("dpmpp-2m", {}, "noise", 5),
+    ("dpmpp-2s", {}, "data", 3),
+    ("heun", {}, "data", 3.5),
+    ("unipc", {}, "data", 5),
+    ("unipc", {}, "noise", 6),
+    ("unipc", {"order": 3}, "data", 6),
+    ("unipc", {"order": 3}, "noise", 7),
+    ("euler-a", {}, "noise", 3),
+]
 
 
 @pytest.mark.parametrize("key, options, predicts, expected", TRAFFIC)
@@ -84,8 +114,12 @@ def test_one_stage_a_call_and_one_launch_a_stage() -> None:
             assert len(p.stages) == len(p.calls) + 1 and p.stages[-1].call is None
             for s in p.stages:
                 assert len(s.outputs) <= OUTPUTS and len(s.inputs) <= INPUTS and len(s.draws) <= DRAWS
-                assert all(np.any(column != 0) for column in s.coeffs.T), "a coefficient 0 removes the read and the draw"
-            assert not p.stages[0].outputs or p.stages[0].draws, "the first argument is x_T itself unless noise comes before"
+                assert all(np.any(column != 0) for column in s.coeffs.T), (
+                    "a coefficient 0 removes the read and the draw"
+                )
+            assert not p.stages[0].outputs or p.stages[0].draws, (
+                "the first argument is x_T itself unless noise comes before"
+            )
 
 
 class _Linear(Solver):
@@ -99,11 +133,14 @@ class _Linear(Solver):
         return []
 
 
-@pytest.mark.parametrize("what, message", [
-    (lambda p, m: p.x * m, "two tensors cannot be multiplied"),
-    (lambda p, m: p.x / m, "cannot be a divisor"),
-    (lambda p, m: p.x + 1.0, "cannot be added to float"),
-])
+@pytest.mark.parametrize(
+    "what, message",
+    [
+        (lambda p, m: p.x * m, "two tensors cannot be multiplied"),
+        (lambda p, m: p.x / m, "cannot be a divisor"),
+        (lambda p, m: p.x + 1.0, "cannot be added to float"),
+    ],
+)
 def test_plans_are_linear(what: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         Recipe(_Linear(what), VP, (0.9, 0.5, 0.2), "data").record()
@@ -111,6 +148,7 @@ def test_plans_are_linear(what: Any, message: str) -> None:
 
 def test_an_unused_draw_and_an_unused_call_cost_nothing() -> None:
     """A draw times zero is not drawn; a history that nobody reads is not carried."""
+
     class Wasteful(Multistep):
         memory = 3
 
@@ -125,6 +163,7 @@ def test_an_unused_draw_and_an_unused_call_cost_nothing() -> None:
 
 def test_draws_are_replayed_and_never_carried() -> None:
     """A method that uses one draw in two steps: drawn twice, from one counter, carried never."""
+
     class Colored(Solver):
         memory = 1
 
@@ -172,6 +211,7 @@ def test_constants_cost_no_memory() -> None:
 
 # tapes
 
+
 def test_a_tape_gives_the_same_structure() -> None:
     times = tuple(grid_for(VP, 7, "noise").tolist())
     recipe = Recipe(solvers.make("unipc", order=3), VP, times, "noise")
@@ -184,7 +224,8 @@ def test_a_tape_gives_the_same_structure() -> None:
 
 
 def test_special_times_are_noticed() -> None:
-    """On a straight path in equal steps of 1/8 Heun has rows with a coefficient of exactly 1, which nearby times have not."""
+    """On a straight path in equal steps of 1/8 Heun has rows with a coefficient of exactly 1, which nearby
+    times have not."""
     times = tuple(np.linspace(1, 0, 9).tolist())
     recipe = Recipe(solvers.make("heun"), FLOW, times, "data")
     tape = compile_record(recipe.record()).tape
@@ -196,6 +237,7 @@ def test_special_times_are_noticed() -> None:
 
 # hooks, as the compiler sees them
 
+
 class Weighted(Hook):
     branches = 1
 
@@ -205,7 +247,8 @@ class Weighted(Hook):
 
 @pytest.mark.parametrize("key", solvers.names())
 def test_guidance_costs_no_stage(key: str) -> None:
-    """Two outputs a call, one weighted sum: as many stages as without, and what is carried is still the bound."""
+    """Two outputs a call, one weighted sum: as many stages as without, and what is carried is still the
+    bound."""
     times = grid_for(VP, 9, "noise")
     plain, guided = plan(key, VP, times), plan(key, VP, times, guidance=Weighted())
     assert len(guided.stages) == len(plain.stages) and guided.carried == guided.bound == plain.carried

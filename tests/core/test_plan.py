@@ -1,4 +1,5 @@
 """A plan as data: its tables over other numbers, its adjoint, its file, its hooks."""
+
 from __future__ import annotations
 
 import json
@@ -23,16 +24,22 @@ from fastdiff.testing.solvers import variants
 VP, VE, FLOW = (processes.get(k)() for k in ("vp", "ve", "flow-matching"))
 MIXTURE = GaussianMixture([0.3, 0.7], [-1.0, 1.5], [0.3, 0.5])
 X = torch.linspace(-2, 2, 7, dtype=torch.float64)
-CASES = [pytest.param(k, o, id=f"{k}-{'-'.join(f'{n}={v}' for n, v in o.items()) or 'default'}") for k in solvers.names() for o in variants(k)]
+CASES = [
+    pytest.param(k, o, id=f"{k}-{'-'.join(f'{n}={v}' for n, v in o.items()) or 'default'}")
+    for k in solvers.names()
+    for o in variants(k)
+]
 
 
 def network(process: Process, predicts: str) -> Any:
     """net(x, node) that differentiates in the node's alpha and sigma too."""
+
     def net(x: torch.Tensor, n: Any) -> torch.Tensor:
         x0, eps = MIXTURE.expectations(x, n.alpha, n.sigma)
         if predicts == "velocity":
             return n.alpha * eps - n.sigma * x0
         return x0 if predicts == "data" else eps
+
     return net
 
 
@@ -41,7 +48,9 @@ def draw(step: int, column: int) -> torch.Tensor:
 
 
 def small_grid(process: Process, steps: int, predicts: str = "data") -> np.ndarray:
-    times = grids.make("logsnr" if process is VE else process.default_grid).times(process, steps, "zero").copy()
+    times = (
+        grids.make("logsnr" if process is VE else process.default_grid).times(process, steps, "zero").copy()
+    )
     if process is VE:  # not down from 50: at such steps a noise prediction costs all digits
         times[:-1] = process.time_of(np.linspace(-np.log(5.0), np.log(10.0), steps))
     if predicts == "noise" and process.node(float(times[0])).pure:
@@ -51,26 +60,42 @@ def small_grid(process: Process, steps: int, predicts: str = "data") -> np.ndarr
 
 # over torch scalars
 
+
 @pytest.mark.parametrize("key, options", CASES)
 def test_tables_differentiate_in_the_times(key: str, options: dict[str, Any]) -> None:
-    """The formula run on tensors with trainable times, and the plan's tables at these times: values and derivatives agree."""
+    """The formula run on tensors with trainable times, and the plan's tables at these times: values and
+    derivatives agree."""
     solver = solvers.make(key, **options)
-    for process, predicts, steps in ((VP, "noise", 8), (VE, "data", 6), (FLOW, "velocity", 8), (FLOW, "data", 4)):
+    for process, predicts, steps in (
+        (VP, "noise", 8),
+        (VE, "data", 6),
+        (FLOW, "velocity", 8),
+        (FLOW, "data", 4),
+    ):
         net = network(process, predicts)
         times = small_grid(process, steps, predicts)
         p = plan(solver, process, times, predicts=predicts).generic()
-        t = [torch.tensor(v, dtype=torch.float64, requires_grad=0 < i < steps) for i, v in enumerate(times.tolist())]
+        t = [
+            torch.tensor(v, dtype=torch.float64, requires_grad=0 < i < steps)
+            for i, v in enumerate(times.tolist())
+        ]
         d = Direct(net, X, predicts, wanted=solver.predicts, noise=draw)
         solver.record(d, [process.node(v) for v in t])
         found = p.coefficients(t)
         calls = iter(found.times)
-        y = interpret(p, lambda x, c, b, net=net, calls=calls, process=process: net(x, process.node(next(calls))), X,
-                      noise=draw, tables=found.tables)
+        y = interpret(
+            p,
+            lambda x, c, b, net=net, calls=calls, process=process: net(x, process.node(next(calls))),
+            X,
+            noise=draw,
+            tables=found.tables,
+        )
         assert (y - d.x).abs().max() <= 1e-11 * d.x.abs().max()
         expected = torch.autograd.grad((d.x**2).sum(), t[1:-1])
         got = torch.autograd.grad((y**2).sum(), t[1:-1])
         scale = max(float(g.abs()) for g in expected)
-        # elimination in float64 costs up to two digits over the formula: 1e-11 is what issue and prototype found for values
+        # elimination in float64 costs up to two digits over the formula: 1e-11 is what issue and prototype
+        # found for values
         assert max(float((a - b).abs()) for a, b in zip(got, expected, strict=True)) <= 1e-10 * scale
 
 
@@ -80,12 +105,20 @@ def test_tables_at_the_plans_own_times_are_its_own() -> None:
         tables = p.coefficients(p.times.tolist()).tables
         for a, b in zip(tables, p.coeffs, strict=True):
             # 1e-9: float64 elimination against 60 digits, relative to each table's own scale
-            assert np.abs(np.array([list(r) for r in a]).reshape(b.shape) - b).max(initial=0) <= 1e-9 * np.abs(b).max(initial=0)
+            assert np.abs(np.array([list(r) for r in a]).reshape(b.shape) - b).max(
+                initial=0
+            ) <= 1e-9 * np.abs(b).max(initial=0)
 
 
 def test_tables_for_each_sample_its_own_times() -> None:
     """Arrays for times: column k of every coefficient is the table of sample k's own plan."""
-    times = np.stack([VP.time_of(np.linspace(-4, 3, 6)), VP.time_of(np.linspace(-3, 4, 6)), VP.time_of(np.linspace(-4, 3, 6) + np.sin(np.arange(6)) / 9)])
+    times = np.stack(
+        [
+            VP.time_of(np.linspace(-4, 3, 6)),
+            VP.time_of(np.linspace(-3, 4, 6)),
+            VP.time_of(np.linspace(-4, 3, 6) + np.sin(np.arange(6)) / 9),
+        ]
+    )
     p = plan("dpmpp-2m", VP, times[0], predicts="data")
     tables = p.coefficients(list(times.T)).tables
     for k in range(3):
@@ -103,8 +136,10 @@ def test_special_times_are_refused_and_the_generic_plan_serves() -> None:
         p.coefficients(times.tolist())
     g = p.generic()
     assert g.generic() is g and g.coefficients(times.tolist()) and g != p
+
     def net(x: Any, c: Any, b: int) -> Any:
         return MIXTURE.expectations(x, 1 - c.t, c.t)[0]
+
     assert torch.allclose(interpret(g, net, X), interpret(p, net, X), rtol=1e-13, atol=0)
 
 
@@ -119,15 +154,22 @@ def test_coefficients_want_as_many_times_and_a_formula(tmp_path: Path) -> None:
 
 # the adjoint
 
+
 @pytest.mark.parametrize("key, options", CASES)
 def test_transposed_plan(key: str, options: dict[str, Any]) -> None:
-    """With linear networks the result is a matrix times x; the transposed plan is the transposed matrix, and carries no more."""
+    """With linear networks the result is a matrix times x; the transposed plan is the transposed matrix, and
+    carries no more."""
     rng = np.random.default_rng(0)
     for process, predicts, steps in ((VP, "data", 6), (VP, "noise", 12), (FLOW, "velocity", 9)):
         p = plan(key, process, small_grid(process, steps, predicts), predicts=predicts, **options)
         nets = [rng.standard_normal((5, 5)) / 3 for _ in p.calls]
         forward, backward = iter(nets), iter(nets[::-1])
-        y = interpret(p, lambda x, c, b, forward=forward: next(forward) @ x, np.eye(5), noise=lambda s, c: np.zeros((5, 5)))
+        y = interpret(
+            p,
+            lambda x, c, b, forward=forward: next(forward) @ x,
+            np.eye(5),
+            noise=lambda s, c: np.zeros((5, 5)),
+        )
         q = p.transpose()
         z = interpret(q, lambda x, c, b, backward=backward: next(backward).T @ x, np.eye(5))
         # noise predictions divide by alpha = 0.007: coefficients near 150 cancel
@@ -139,14 +181,15 @@ def test_transposed_plan(key: str, options: dict[str, Any]) -> None:
 def test_transposed_twice_is_the_plan_again() -> None:
     p = plan("unipc", VP, small_grid(VP, 7), predicts="data")
     nets = [np.random.default_rng(k).standard_normal((4, 4)) for k in range(7)]
+    results = []
     for q in (p, p.transpose().transpose()):
         calls = iter(nets)
-        result = interpret(q, lambda x, c, b, calls=calls: next(calls) @ x, np.eye(4))
-        first = result if q is p else first
-        assert np.allclose(result, first, rtol=1e-12)
+        results.append(interpret(q, lambda x, c, b, calls=calls: next(calls) @ x, np.eye(4)))
+    assert np.allclose(*results, rtol=1e-12)
 
 
 # saving, comparing
+
 
 @pytest.mark.parametrize("key", solvers.names())
 def test_saved_and_loaded_is_equal(key: str, tmp_path: Path) -> None:
@@ -157,15 +200,22 @@ def test_saved_and_loaded_is_equal(key: str, tmp_path: Path) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(q.coeffs, p.coeffs, strict=True))
     assert q.carried == p.carried and q.nfe == p.nfe and np.array_equal(q.times, p.times)
     assert not list(tmp_path.glob("*.part"))
-    assert interpret(q.transpose(), lambda x, c, b: x, 1.0) == interpret(p.transpose(), lambda x, c, b: x, 1.0)
+    assert interpret(q.transpose(), lambda x, c, b: x, 1.0) == interpret(
+        p.transpose(), lambda x, c, b: x, 1.0
+    )
 
 
 def test_plans_differ_where_something_differs() -> None:
     times = small_grid(VP, 5)
     p = plan("dpmpp-2m", VP, times)
-    others = [plan("dpmpp-2m", VP, times, weight="heun"), plan("dpmpp-2m", VP, times, predicts="data"), plan("ddim", VP, times),
-              plan("dpmpp-2m", VP, [*times[:-2], times[-2] * (1 + 1e-15), times[-1]]), p.with_trajectory(),
-              plan("dpmpp-2m", processes.get("vp")(beta_max=20.5), times)]
+    others = [
+        plan("dpmpp-2m", VP, times, weight="heun"),
+        plan("dpmpp-2m", VP, times, predicts="data"),
+        plan("ddim", VP, times),
+        plan("dpmpp-2m", VP, [*times[:-2], times[-2] * (1 + 1e-15), times[-1]]),
+        p.with_trajectory(),
+        plan("dpmpp-2m", processes.get("vp")(beta_max=20.5), times),
+    ]
     assert len({p, *others}) == 7 and all(p != o for o in others) and p != "dpmpp-2m"
 
 
@@ -195,7 +245,12 @@ def test_files_that_are_no_plans(tmp_path: Path) -> None:
 
 def test_printed() -> None:
     text = str(plan("unipc", VP, small_grid(VP, 30)))
-    assert "30 network calls" in text and "carries 3 tensors" in text and "..." in text and len(text.splitlines()) < 20
+    assert (
+        "30 network calls" in text
+        and "carries 3 tensors" in text
+        and "..." in text
+        and len(text.splitlines()) < 20
+    )
     assert repr(plan("ddim", VP, small_grid(VP, 3), eta=0.5)).startswith("<Plan ddim(eta=0.5) on VP")
 
 
@@ -203,18 +258,25 @@ def test_trajectory_gives_states_and_data() -> None:
     times = small_grid(VP, 6)
     p = plan("dpmpp-2m", VP, times, predicts="noise")
     emitted: dict[tuple[str, int], Any] = {}
+
     def net(x: Any, c: Any, b: int) -> Any:
         return network(VP, "noise")(x, VP.node(c.t))
+
     y = interpret(p.with_trajectory(), net, X, emitted=emitted)
     assert sorted(emitted) == [(what, k) for what in ("data", "x") for k in range(6)]
     assert torch.equal(emitted["x", 5], y) and torch.allclose(y, interpret(p, net, X), rtol=1e-12)
-    assert torch.allclose(emitted["data", 5], y, rtol=1e-10)  # to zero the last step gives the data prediction itself
+    assert torch.allclose(
+        emitted["data", 5], y, rtol=1e-10
+    )  # to zero the last step gives the data prediction itself
     shorter = plan("dpmpp-2m", VP, times[:4], predicts="noise", lower_order_final="never")
     assert torch.allclose(interpret(shorter, net, X), emitted["x", 2], rtol=1e-11)
-    assert torch.allclose(emitted["data", 0], MIXTURE.expectations(X, VP.alpha(1.0), VP.sigma(1.0))[0], rtol=1e-10)
+    assert torch.allclose(
+        emitted["data", 0], MIXTURE.expectations(X, VP.alpha(1.0), VP.sigma(1.0))[0], rtol=1e-10
+    )
 
 
 # hooks
+
 
 class Identity(Hook):
     def state(self, ctx: Any, x: Any) -> Any:
@@ -241,14 +303,23 @@ class Colour(Hook):
 def test_a_hook_that_changes_nothing_changes_nothing(key: str, hook: type[Hook]) -> None:
     times = small_grid(VP, 6)
     options = {"eta": 1.0} if key == "ddim" else {"churn": 3.0} if key in ("euler", "heun", "dpm2") else {}
+
     def net(x: Any, c: Any, b: int) -> Any:
         return network(VP, "noise")(x, VP.node(c.t))
+
     plain, hooked = plan(key, VP, times, **options), plan(key, VP, times, hooks=[hook()], **options)
-    assert torch.allclose(interpret(hooked, net, X, noise=draw), interpret(plain, net, X, noise=draw), rtol=1e-11)
+    assert torch.allclose(
+        interpret(hooked, net, X, noise=draw), interpret(plain, net, X, noise=draw), rtol=1e-11
+    )
     kinds = [c.kind for c in hooked.calls if c.kind != "net"]
     expected = {Identity: "state", Swap: "population", Bend: "predict", Colour: "noise"}[hook]
     assert set(kinds) <= {expected}
-    count = {"state": 6, "population": 6, "predict": plain.nfe, "noise": len({d for s in plain.stages for d in s.draws})}[expected]
+    count = {
+        "state": 6,
+        "population": 6,
+        "predict": plain.nfe,
+        "noise": len({d for s in plain.stages for d in s.draws}),
+    }[expected]
     assert len(kinds) == count and hooked.nfe == plain.nfe
     # a noise hook is handed a tensor that the bound, where draws are free, does not count
     assert hooked.carried <= hooked.bound + (expected == "noise" and count > 0)
@@ -270,7 +341,9 @@ def test_a_hook_can_drop_the_history() -> None:
     times = small_grid(VP, 6)
     net = {t: np.random.default_rng(i).standard_normal() for i, t in enumerate(times.tolist())}
     p, q = plan("dpmpp-2m", VP, times, hooks=[Reset()]), plan("ddim", VP, times)
-    assert interpret(p, lambda x, c, b: net[c.t] * x, 1.0) == pytest.approx(interpret(q, lambda x, c, b: net[c.t] * x, 1.0), rel=1e-12)
+    assert interpret(p, lambda x, c, b: net[c.t] * x, 1.0) == pytest.approx(
+        interpret(q, lambda x, c, b: net[c.t] * x, 1.0), rel=1e-12
+    )
 
 
 def test_guidance_is_the_weighted_network() -> None:
@@ -285,7 +358,12 @@ def test_guidance_is_the_weighted_network() -> None:
     for key in solvers.names():
         p = plan(key, VP, times, guidance=Guided())
         y = interpret(p, lambda x, c, b: (cond, uncond)[b](x, VP.node(c.t)), X, noise=draw)
-        z = interpret(plan(key, VP, times), lambda x, c, b: 1.5 * cond(x, VP.node(c.t)) - 0.5 * uncond(x, VP.node(c.t)), X, noise=draw)
+        z = interpret(
+            plan(key, VP, times),
+            lambda x, c, b: 1.5 * cond(x, VP.node(c.t)) - 0.5 * uncond(x, VP.node(c.t)),
+            X,
+            noise=draw,
+        )
         assert torch.allclose(y, z, rtol=1e-11)
 
 
@@ -315,7 +393,12 @@ def test_reproject_keeps_the_networks_noise_or_not() -> None:
 
     for reproject in (True, False):
         p = plan("ddim", VP, times, hooks=[Bend()], reproject=reproject)
-        y = interpret(p, lambda x, c, b: network(VP, "noise")(x, VP.node(c.t)), X, hook=lambda call, xhat, x: [xhat.clamp(-1, 1)])
+        y = interpret(
+            p,
+            lambda x, c, b: network(VP, "noise")(x, VP.node(c.t)),
+            X,
+            hook=lambda call, xhat, x: [xhat.clamp(-1, 1)],
+        )
         assert torch.allclose(y, by_hand(reproject), rtol=1e-12)
     assert not torch.allclose(by_hand(True), by_hand(False))
 
@@ -337,8 +420,10 @@ def test_a_route_visits_what_it_says() -> None:
     xi = np.array([0.7])
     got = interpret(p, lambda x, c, b: 0.5 * x, np.array([1.3]), noise=lambda s, c: xi)
     n = [VP.node(t) for t in times]
+
     def down(x: Any, s: Any, t: Any) -> Any:
         return t.sigma / s.sigma * x + (t.alpha - s.alpha * t.sigma / s.sigma) * 0.5 * x
+
     x = down(down(np.array([1.3]), n[0], n[1]), n[1], n[2])
     a = n[1].alpha / n[2].alpha
     x = a * x + (n[1].sigma ** 2 - a**2 * n[2].sigma ** 2) ** 0.5 * xi
@@ -355,12 +440,24 @@ def test_routes_that_lead_nowhere() -> None:
 
 # noise columns
 
-@pytest.mark.parametrize("key, options, draws", [
-    ("ddpm", {}, [(0, 0), (1, 0), (2, 0), (3, 0)]), ("ddim", {"eta": 0.3}, [(0, 0), (1, 0), (2, 0), (3, 0)]),
-    ("euler-a", {}, [(0, 0), (1, 0), (2, 0), (3, 0)]), ("dpmpp-2m-sde", {}, [(0, 0), (1, 0), (2, 0), (3, 0)]),
-    ("euler", {"churn": 2.0}, [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0)]),  # churn acts before the last step too
-    ("heun", {"churn": 2.0, "s_tmin": 0.5, "s_tmax": 20.0}, None), ("ddim", {}, []), ("dpmpp-2m-sde", {"eta": 0.0}, []),
-])
+
+@pytest.mark.parametrize(
+    "key, options, draws",
+    [
+        ("ddpm", {}, [(0, 0), (1, 0), (2, 0), (3, 0)]),
+        ("ddim", {"eta": 0.3}, [(0, 0), (1, 0), (2, 0), (3, 0)]),
+        ("euler-a", {}, [(0, 0), (1, 0), (2, 0), (3, 0)]),
+        ("dpmpp-2m-sde", {}, [(0, 0), (1, 0), (2, 0), (3, 0)]),
+        (
+            "euler",
+            {"churn": 2.0},
+            [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0)],
+        ),  # churn acts before the last step too
+        ("heun", {"churn": 2.0, "s_tmin": 0.5, "s_tmax": 20.0}, None),
+        ("ddim", {}, []),
+        ("dpmpp-2m-sde", {"eta": 0.0}, []),
+    ],
+)
 def test_draws(key: str, options: dict[str, Any], draws: list[tuple[int, int]] | None) -> None:
     """(step, column) of every draw: the counter is the step, the stream follows from the column."""
     times = small_grid(VP, 5)
@@ -382,6 +479,7 @@ def test_churn_may_start_above_the_grid() -> None:
 
 
 # what is refused
+
 
 def test_arguments_of_plan() -> None:
     with pytest.raises(TypeError, match="process"):

@@ -1,8 +1,10 @@
-"""Every solver on disk against laws that are known without running it; a new file is tested without touching this one.
+"""Every solver on disk against laws that are known without running it; a new file is tested without touching
+this one.
 
 O1  a mixture of two normals on the line: its probability flow is known to 1e-10, so orders can be measured
 O3  Gaussian data: a plan is an affine map of its start and its draws, so its law is known without Monte Carlo
 """
+
 from __future__ import annotations
 
 import math
@@ -29,13 +31,21 @@ MIXTURE = GaussianMixture([0.3, 0.7], [-1.0, 1.5], [0.3, 0.5])
 POINTS = torch.linspace(-2.5, 2.5, 11, dtype=torch.float64)
 M0, S0 = 0.7, 0.4  # the Gaussian data of O3
 
-CASES = [pytest.param(k, o, id=f"{k}-{'-'.join(f'{n}={v}' for n, v in o.items()) or 'default'}") for k in solvers.names() for o in variants(k)]
+CASES = [
+    pytest.param(k, o, id=f"{k}-{'-'.join(f'{n}={v}' for n, v in o.items()) or 'default'}")
+    for k in solvers.names()
+    for o in variants(k)
+]
 
 
 def cases(*, stochastic: bool) -> list[Any]:
     """Variants for the measurement of orders: no order lowering, no order 1 of a method that has more."""
+
     def wanted(key: str, options: dict[str, Any]) -> bool:
-        return solvers.make(key, **options).stochastic == stochastic and options.get("lower_order_final") is None
+        return (
+            solvers.make(key, **options).stochastic == stochastic and options.get("lower_order_final") is None
+        )
+
     return [c for c in CASES if wanted(*c.values)]
 
 
@@ -60,7 +70,13 @@ def problem(straight: bool) -> tuple[Process, Any, Any, torch.Tensor, torch.Tens
     process, grid = (EDM, karras_10_to_005) if straight else (VP, lambda_uniform)
     first, last = grid(1)
     x = POINTS * (float(process.sigma(first)) if straight else 1.0)
-    return process, grid, lambda x, n: MIXTURE.expectations(x, n.alpha, n.sigma)[0], x, pf_ode(MIXTURE, process, x, first, last)
+    return (
+        process,
+        grid,
+        lambda x, n: MIXTURE.expectations(x, n.alpha, n.sigma)[0],
+        x,
+        pf_ode(MIXTURE, process, x, first, last),
+    )
 
 
 def measured_order(solver: Solver) -> float:
@@ -75,7 +91,8 @@ def measured_order(solver: Solver) -> float:
 
 @pytest.mark.parametrize("key, options", cases(stochastic=False))
 def test_order(key: str, options: dict[str, Any]) -> None:
-    """The declared order with exact history, which one-step methods have always and multistep ones by startup="single"."""
+    """The declared order with exact history, which one-step methods have always and multistep ones by
+    startup="single"."""
     multistep = "startup" in solvers.get(key).__dataclass_fields__
     solver = full_order(key, options)
     p, order = solver.order + solver.corrects, measured_order(solver)
@@ -89,7 +106,8 @@ def test_order(key: str, options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("key, options", cases(stochastic=True))
 def test_weak_order(key: str, options: dict[str, Any]) -> None:
-    """Variance of the exact law of the plan on Gaussian data, and its mean from a start that is off: both of the weak order."""
+    """Variance of the exact law of the plan on Gaussian data, and its mean from a start that is off: both of
+    the weak order."""
     solver, steps = full_order(key, options), (80, 160)
     variance_errors, mean_errors = [], []
     for n in steps:
@@ -107,15 +125,18 @@ def test_weak_order(key: str, options: dict[str, Any]) -> None:
         if growth is not None:
             mean_errors.append(abs(off.mean - last.alpha * M0 - 0.5 * last.alpha / first.alpha * growth))
     assert abs(order_of(variance_errors, steps) - solver.order) <= 0.15
-    if mean_errors and max(mean_errors) > 1e-13:  # at eta = 1 the steps are exact in the mean: rounding is left
+    if (
+        mean_errors and max(mean_errors) > 1e-13
+    ):  # at eta = 1 the steps are exact in the mean: rounding is left
         assert abs(order_of(mean_errors, steps) - solver.order) <= 0.15
 
 
 def exact_growth(solver: Any, steps: int) -> float | None:
     """(mean - alpha M0) / alpha at the end over that at the start, of what the solver converges to.
 
-    The SDE of noise level tau takes V = S0^2 + sigma^2 / alpha^2 to the power (1 + tau^2) / 2. Churn raises lambda by
-    log(1 + gamma) without a change of the mean / alpha, and a probability flow leads down from there.
+    The SDE of noise level tau takes V = S0^2 + sigma^2 / alpha^2 to the power (1 + tau^2) / 2. Churn raises
+    lambda by log(1 + gamma) without a change of the mean / alpha, and a probability flow leads down from
+    there.
     """
     lam = np.linspace(-2.5, 2.5, steps + 1)
 
@@ -131,22 +152,38 @@ def exact_growth(solver: Any, steps: int) -> float | None:
 
 
 def test_weak_error_known() -> None:
-    """Variance errors at 20 steps, by independent code (specification, section 12b); given to 12 digits there."""
-    for key, options, known in [("ddpm", {}, -3.40715074275e-02), ("ddim", {"eta": 1.0}, -3.40715074275e-02),
-                                ("dpmpp-2m-sde", {"weight": "heun", "lower_order_final": "never"}, 5.64032021643e-03)]:
+    """Variance errors at 20 steps, by independent code (specification, section 12b); given to 12 digits
+    there."""
+    for key, options, known in [
+        ("ddpm", {}, -3.40715074275e-02),
+        ("ddim", {"eta": 1.0}, -3.40715074275e-02),
+        ("dpmpp-2m-sde", {"weight": "heun", "lower_order_final": "never"}, 5.64032021643e-03),
+    ]:
         times = lambda_uniform(20)
         made = plan(key, VP, times, **options)
-        law = affine_law(lambda model, x, noise, made=made: interpret(made, lambda x, c, b: model(x, c.t), x, noise=noise),
-                         VP, times[0], mean=M0, std=S0)
+        law = affine_law(
+            lambda model, x, noise, made=made: interpret(made, lambda x, c, b: model(x, c.t), x, noise=noise),
+            VP,
+            times[0],
+            mean=M0,
+            std=S0,
+        )
         last = VP.node(float(times[-1]))
         assert law.variance - (last.alpha * S0) ** 2 - last.sigma**2 == pytest.approx(known, rel=1e-10)
 
 
 def test_churn_keeps_the_marginal() -> None:
-    """A raised level has exactly its own marginal: with data at one point no step changes anything, so the result is exact."""
+    """A raised level has exactly its own marginal: with data at one point no step changes anything, so the
+    result is exact."""
     times = lambda_uniform(10)
     made = plan("euler", VP, times, churn=3.0)
-    law = affine_law(lambda model, x, noise: interpret(made, lambda x, c, b: model(x, c.t), x, noise=noise), VP, times[0], mean=M0, std=0.0)
+    law = affine_law(
+        lambda model, x, noise: interpret(made, lambda x, c, b: model(x, c.t), x, noise=noise),
+        VP,
+        times[0],
+        mean=M0,
+        std=0.0,
+    )
     assert law.draws == 10
     assert law.variance == pytest.approx(float(VP.sigma(times[-1])) ** 2, rel=1e-12)
     assert law.mean == pytest.approx(float(VP.alpha(times[-1])) * M0, rel=1e-12)
@@ -184,12 +221,15 @@ def combinations(process: str) -> list[tuple[str, dict[str, Any], str]]:
 
 @pytest.mark.parametrize("process", processes.names())
 def test_plan_is_formula(process: str) -> None:
-    """Traced and direct agree to 1e-12. Where they do not, 60 digits decide: the plan may err by 4 times as much as the formula
-    in float64 does, or by 8 roundings of numbers 1 / alpha as large as the data, which is what noise predictions cost."""
+    """Traced and direct agree to 1e-12. Where they do not, 60 digits decide: the plan may err by 4 times as
+    much as the formula in float64 does, or by 8 roundings of numbers 1 / alpha as large as the data, which
+    is what noise predictions cost."""
     made = processes.make(process)
     for i, (key, options, predicts) in enumerate(combinations(process)):
         solver = solvers.make(key, **options)
-        for steps, final in ((1, "zero"), (2, "sigma_min"), (3, "zero"), (20, ("zero", "sigma_min")[i % 2]))[: 3 + (i % 3 == 0)]:
+        for steps, final in ((1, "zero"), (2, "sigma_min"), (3, "zero"), (20, ("zero", "sigma_min")[i % 2]))[
+            : 3 + (i % 3 == 0)
+        ]:
             times = grid_for(made, steps, final, predicts)
             p = plan(solver, made, times, predicts=predicts)
             net = network(made, predicts)
@@ -200,7 +240,9 @@ def test_plan_is_formula(process: str) -> None:
             assert p.nfe == d.calls
             if relative(y, d.x) > 1e-12:
                 exact = in_60_digits(solver, made, times, predicts, x)
-                allowed = max(1e-12, 4 * relative(d.x, exact), 8 * 2.2e-16 / max(1e-9, float(made.alpha(times[0]))))
+                allowed = max(
+                    1e-12, 4 * relative(d.x, exact), 8 * 2.2e-16 / max(1e-9, float(made.alpha(times[0])))
+                )
                 assert relative(y, exact) <= allowed, (solver.describe(), predicts, steps, final)
 
 
@@ -209,10 +251,17 @@ def network(process: Process, predicts: str) -> Any:
     return lambda x, n: net(x, float(n.t))
 
 
-def in_60_digits(solver: Solver, process: Process, times: np.ndarray, predicts: str, x: torch.Tensor) -> list[float]:
+def in_60_digits(
+    solver: Solver, process: Process, times: np.ndarray, predicts: str, x: torch.Tensor
+) -> list[float]:
     with precision():
-        run = Direct(exact_mixture(MIXTURE, predicts), Digits(x.tolist()), predicts, wanted=solver.predicts,
-                     noise=lambda step, column: Digits(draw(step, column).tolist()))
+        run = Direct(
+            exact_mixture(MIXTURE, predicts),
+            Digits(x.tolist()),
+            predicts,
+            wanted=solver.predicts,
+            noise=lambda step, column: Digits(draw(step, column).tolist()),
+        )
         solver.record(run, [process.node(Real(float(t))) for t in times])
         return run.x.tolist()
 
@@ -223,12 +272,15 @@ def test_the_network_in_60_digits_is_the_network() -> None:
         for predicts in (*PREDICTIONS, "edm"):
             with precision():
                 n = process.node(Real(0.4))
-                exact = exact_mixture(MIXTURE, predicts)(Digits((X * float(input_scale(predicts, n))).tolist()), n).tolist()
+                exact = exact_mixture(MIXTURE, predicts)(
+                    Digits((X * float(input_scale(predicts, n))).tolist()), n
+                ).tolist()
             x = X * input_scale(predicts, process.node(0.4))
             assert relative(network(process, predicts)(x, process.node(0.4)), exact) < 1e-14
 
 
 # what a user sees
+
 
 def test_unknown_names_are_told_with_near_misses() -> None:
     with pytest.raises(ValueError, match="dpmpp-2m"):
@@ -239,10 +291,21 @@ def test_unknown_names_are_told_with_near_misses() -> None:
         solvers.make("euler", s_churn=1.0)
     with pytest.raises(ValueError, match="'small', 'large'"):
         solvers.make("ddpm", variance="learned-range")
-    for key, bad in [("ddim", {"eta": 1.5}), ("ddim", {"eta": -0.1}), ("ddim", {"eta": True}), ("ddim", {"reproject": 1}),
-                     ("unipc", {"order": 4}), ("unipc", {"order": True}), ("unipc", {"variant": "bh3"}), ("heun", {"churn": -1.0}),
-                     ("dpmpp-2m", {"weight": "simpson"}), ("dpmpp-2m", {"order": 3}), ("dpmpp-2m-sde", {"startup": "single"}),
-                     ("dpmpp-2m", {"lower_order_final": "sometimes"}), ("dpm2", {"s_noise": "1"})]:
+    for key, bad in [
+        ("ddim", {"eta": 1.5}),
+        ("ddim", {"eta": -0.1}),
+        ("ddim", {"eta": True}),
+        ("ddim", {"reproject": 1}),
+        ("unipc", {"order": 4}),
+        ("unipc", {"order": True}),
+        ("unipc", {"variant": "bh3"}),
+        ("heun", {"churn": -1.0}),
+        ("dpmpp-2m", {"weight": "simpson"}),
+        ("dpmpp-2m", {"order": 3}),
+        ("dpmpp-2m-sde", {"startup": "single"}),
+        ("dpmpp-2m", {"lower_order_final": "sometimes"}),
+        ("dpm2", {"s_noise": "1"}),
+    ]:
         with pytest.raises(ValueError, match=next(iter(bad))):
             solvers.make(key, **bad)
 
@@ -250,7 +313,9 @@ def test_unknown_names_are_told_with_near_misses() -> None:
 @pytest.mark.parametrize("key", solvers.names())
 def test_facts(key: str) -> None:
     solver = solvers.make(key)
-    assert solver.source.count("arXiv:") == 1 and type(solver.stochastic) is bool and solver.order in (1, 2, 3)
+    assert (
+        solver.source.count("arXiv:") == 1 and type(solver.stochastic) is bool and solver.order in (1, 2, 3)
+    )
     assert hash(solver) == hash(solvers.make(key)) and solver == solvers.make(key)
     assert solver.describe() == key
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 import fastdiff as fd
 from fastdiff import ops
@@ -75,6 +76,7 @@ def test_seeds_from_torch(name):
         ((2, 3), {"draw": -1}, "draw is -1"),
         ((2, 3), {"dtype": torch.int32}, "dtype is torch.int32"),
         ((2, -3), {}, r"shape is \(2, -3\); sizes of at least 0"),
+        ((-2, 3), {}, "the batch has size -2; at least 0"),
         ((2, 3), {"backend": "numpy"}, "backend='numpy' is unknown"),
     ],
 )
@@ -86,7 +88,7 @@ def test_bad_draws(name, shape, options, words):
 @BOTH
 def test_in_a_compiled_function_with_any_seed(name):
     torch._dynamo.reset()
-    counter = torch._dynamo.testing.CompileCounter()
+    counter = CompileCounter()
     draw = getattr(fd.noise, name)
     compiled = torch.compile(
         lambda x, s: x + draw(x.shape, s, device=x.device), fullgraph=True, backend=counter

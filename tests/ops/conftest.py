@@ -54,8 +54,8 @@ def build_case(
     wild: bool = True,
     constant: bool = True,
 ) -> Case:
-    """Tensors of these dtypes, and a constant register when asked for; `wild` adds values that show how a kernel rounds:
-    subnormals of every dtype, huge values, signed zeros, infinities and NaN, and coefficients that are zero."""
+    """Tensors of these dtypes, and a constant register when asked for. `wild` adds values that show how a
+    kernel rounds (subnormals of every dtype, huge values, signed zeros, inf, NaN) and zero coefficients."""
     g = torch.Generator().manual_seed(crc32(repr((layout, dtypes, out, batch, shape, n_out, noise)).encode()))
     kinds = [*dtypes, *(dtypes[:1] if constant else ())]
     T = []

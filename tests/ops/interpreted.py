@@ -1,5 +1,7 @@
-"""The Triton twins in Triton's interpreter, on CPU tensors. `test_triton.py` runs this file in a process of its own, since
-TRITON_INTERPRET is read when triton is imported. One program takes a whole sample: the interpreter pays by the program."""
+"""The Triton twins in Triton's interpreter, on CPU tensors.
+
+`test_triton.py` runs this file in a process of its own: TRITON_INTERPRET is read when triton is imported.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong is said at the call: the argument, what came, what is allowed; on every way to a kernel alike."""
+"""What is wrong is said at the call (argument, what came, what is allowed), on every way to a kernel."""
 
 from __future__ import annotations
 

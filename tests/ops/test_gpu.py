@@ -94,7 +94,7 @@ def test_unaligned_views(backend, same_bits):
 
 
 def test_gradients(backend, make_case, same_bits):
-    """grad_T bit for bit; grad_A sums in another order than the CPU, float64 sums of float32 products: 1e-6 of their size."""
+    """grad_T bit for bit. grad_A is a float64 sum in another order, rounded to float32: 1e-6 of its size."""
     for layout in ("table", "sample", "group"):
         case = make_case(layout, (torch.float32, torch.bfloat16), wild=False)
         results = []
@@ -128,7 +128,7 @@ def test_compile_opcheck_func(same_bits, make_case):
 
 
 def test_runs_on_the_current_stream(backend):
-    """The step must wait for the work before it on its own stream; 20 ms of it show a launch on another one."""
+    """The step waits for the work before it on its own stream; 20 ms of that show a launch on another one."""
     A, stream = torch.tensor([[2.0]], device="cuda"), torch.cuda.Stream()
     x = torch.zeros(1, 1 << 20, device="cuda")
     linear_step([x], A, backend=backend)

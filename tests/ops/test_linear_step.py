@@ -81,7 +81,7 @@ def test_empty_tensors(batch, shape, make_case, same_bits):
 
 
 def test_memory_format_does_not_matter(make_case, same_bits):
-    """The element number is the logical one: channels-last, transposed, strided and expanded inputs are the same tensors."""
+    """Elements are counted in logical order: channels-last, strided, expanded inputs are the same tensors."""
     case = make_case(shape=(4, 3, 5), noise=1)
     expected = both(case, same_bits)
     last = [t.contiguous(memory_format=torch.channels_last) for t in case.T]

@@ -112,7 +112,8 @@ def standard_errors(x: torch.Tensor, n: int) -> list[float]:
 
 
 def powers(z: torch.Tensor) -> torch.Tensor:
-    """Sums of z .. z^4. Rows of 1,000 in float32 (error below 1e-6 of a sum, a hundredth of a standard error), then float64."""
+    """Sums of z .. z^4: rows of 1,000 in float32, whose error (below 1e-6 of a sum) is a hundredth of a
+    standard error, then float64."""
     z = z.view(-1, 1000)
     s = z * z
     return torch.stack([p.sum(1).double().sum() for p in (z, s, s * z, s * s)])
@@ -138,7 +139,7 @@ def test_moments_of_uniforms():
 
 
 def test_neighbours_are_uncorrelated():
-    """Lanes of a block, streams, draws, samples and seeds: 5 standard errors of a correlation of 10^6 pairs."""
+    """Lanes of a block, streams, draws, samples, seeds: 5 standard errors of a correlation of 10^6 pairs."""
     n = 10**6
     z = normal((3, n), resolve(8, 3))
     others = [

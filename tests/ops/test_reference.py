@@ -81,7 +81,7 @@ def test_angle_bits():
 
 
 def test_accuracy_of_the_polynomials():
-    """Bounds measured over all 2^32 words when the polynomials were made: 8.2e-8 relative, 1.02e-7 absolute."""
+    """Bounds measured over all 2^32 words when the polynomials were made: 8.2e-8 relative, 1.02e-7."""
     w = torch.randint(2**32 - 2**24, (10**5,), dtype=torch.int64)
     u = ref.uni(w).double()
     assert ((ref.m2log(ref.uni(w)).double() + 2 * u.log()) / (2 * u.log())).abs().max() < 8.3e-8
@@ -97,7 +97,7 @@ def test_uniforms_are_odd_multiples_of_2_to_the_minus_24():
 
 
 def test_square_root_is_rounded_correctly():
-    """numpy's float32 sqrt is IEEE's; torch's on CPU is not, which is why the definition goes through float64."""
+    """numpy's float32 sqrt is IEEE's; torch's on CPU is not, so the definition goes through float64."""
     x = torch.rand(10**5) * 44
     assert np.array_equal(x.double().sqrt().float().numpy(), np.sqrt(x.numpy()))
 
@@ -122,7 +122,7 @@ def test_arithmetic_is_numpys(make_case):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_float64_is_rounded_once(dtype):
-    """Numbers a hair beside the midpoint of two neighbours: through float32 they would fall on it and go to even."""
+    """Numbers a hair beside the middle of two neighbours: float32 puts them on it, and even wins wrongly."""
     patterns = torch.cat([torch.arange(0, 2000), torch.arange(0x3C00, 0x3D00)]).to(
         torch.int16
     )  # subnormals first

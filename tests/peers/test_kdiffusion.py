@@ -1,8 +1,10 @@
 """k-diffusion's samplers run live, on the same sigmas, network and noise.
 
-Their state is x / alpha and their sigma is sigma / alpha: our EDM process to the letter, and VP after division by alpha. Agreement to
-1e-10 in float64: from sigma = 80 on, the state is 100 times as large as the result, and rounding with it.
+Their state is x / alpha and their sigma is sigma / alpha: our EDM process to the letter, and VP after
+division by alpha. Agreement to 1e-10 in float64: from sigma = 80 on, the state is 100 times as large as the
+result, and rounding with it.
 """
+
 from __future__ import annotations
 
 import importlib.util
@@ -39,7 +41,9 @@ def sampling() -> Iterator[types.ModuleType]:
     before = {n: sys.modules.get(n) for n in stubs}
     sys.modules.update(stubs)
     try:
-        own = importlib.util.spec_from_file_location("k_diffusion.sampling", Path(spec.origin).with_name("sampling.py"))
+        own = importlib.util.spec_from_file_location(
+            "k_diffusion.sampling", Path(spec.origin).with_name("sampling.py")
+        )
         assert own is not None and own.loader is not None
         module = importlib.util.module_from_spec(own)
         own.loader.exec_module(module)
@@ -62,33 +66,57 @@ def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
 SAMPLERS = [
     ("sample_euler", {}, "euler", {}),
     ("sample_euler", {"s_churn": 4.0}, "euler", {"churn": 4.0}),
-    ("sample_euler", {"s_churn": 40.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003}, "euler",
-     {"churn": 40.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003}),
+    (
+        "sample_euler",
+        {"s_churn": 40.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003},
+        "euler",
+        {"churn": 40.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003},
+    ),
     ("sample_euler_ancestral", {}, "euler-a", {}),
     ("sample_euler_ancestral", {"eta": 0.4, "s_noise": 1.1}, "euler-a", {"eta": 0.4, "s_noise": 1.1}),
     ("sample_euler_ancestral", {"eta": 0.7}, "ddim", {"eta": 0.7}),
     ("sample_heun", {}, "heun", {}),
-    ("sample_heun", {"s_churn": 40.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003}, "heun",
-     {"churn": 40.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003}),
+    (
+        "sample_heun",
+        {"s_churn": 40.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003},
+        "heun",
+        {"churn": 40.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003},
+    ),
     ("sample_dpm_2", {}, "dpm2", {}),
     ("sample_dpm_2", {"s_churn": 4.0}, "dpm2", {"churn": 4.0}),
     ("sample_dpmpp_2s_ancestral", {"eta": 0.0}, "dpmpp-2s", {}),
     ("sample_dpmpp_2m", {}, "dpmpp-2m", {}),
     ("sample_dpmpp_2m_sde", {}, "dpmpp-2m-sde", {}),
-    ("sample_dpmpp_2m_sde", {"solver_type": "heun", "eta": 0.6, "s_noise": 1.05}, "dpmpp-2m-sde", {"weight": "heun", "eta": 0.6, "s_noise": 1.05}),
+    (
+        "sample_dpmpp_2m_sde",
+        {"solver_type": "heun", "eta": 0.6, "s_noise": 1.05},
+        "dpmpp-2m-sde",
+        {"weight": "heun", "eta": 0.6, "s_noise": 1.05},
+    ),
     ("sample_dpmpp_2m_sde", {"eta": 0.0}, "dpmpp-2m", {}),
 ]
 
 
 @pytest.mark.parametrize("process", [EDM, VP], ids=["edm", "vp"])
 @pytest.mark.parametrize("name, theirs, key, options", SAMPLERS)
-def test_sampler(sampling: Any, monkeypatch: pytest.MonkeyPatch, process: Process, name: str, theirs: Any, key: str, options: Any) -> None:
-    """17 steps: from 15 on neither lowers the order before the last step, which goes to sigma = 0 (k-diffusion never lowers it)."""
+def test_sampler(
+    sampling: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    process: Process,
+    name: str,
+    theirs: Any,
+    key: str,
+    options: Any,
+) -> None:
+    """17 steps: from 15 on neither lowers the order before the last step, which goes to sigma = 0
+    (k-diffusion never lowers it)."""
     sigmas = sampling.get_sigmas_karras(17, 0.02, 80.0).double()
     levels = sigmas[:-1].numpy()
     times = np.append(process.time_of(-np.log(levels)), 0.0)
     steps = iter(range(100))
-    monkeypatch.setattr(torch, "randn_like", lambda x: draw(next(steps)))  # churn's draws: one a step, used or not
+    monkeypatch.setattr(
+        torch, "randn_like", lambda x: draw(next(steps))
+    )  # churn's draws: one a step, used or not
     if name in ("sample_euler_ancestral", "sample_dpmpp_2s_ancestral", "sample_dpmpp_2m_sde"):
         theirs = {**theirs, "noise_sampler": lambda s, n: draw(next(steps))}
     x = X * 80
@@ -106,6 +134,8 @@ def test_their_churn_counts_the_same_steps(sampling: Any) -> None:
     """gamma = churn / (len(sigmas) - 1): the step to sigma = 0 counts on both sides."""
     sigmas = sampling.get_sigmas_karras(5, 0.1, 10.0).double()
     asked: list[float] = []
-    sampling.sample_euler(lambda x, s: asked.append(float(s[0])) or x * 0, X, sigmas, disable=True, s_churn=1.0)
+    sampling.sample_euler(
+        lambda x, s: asked.append(float(s[0])) or x * 0, X, sigmas, disable=True, s_churn=1.0
+    )
     p = plan("euler", EDM, sigmas.numpy(), churn=1.0)
     assert [c.t for c in p.calls] == pytest.approx(asked, rel=1e-14)
