@@ -101,9 +101,9 @@ inline std::string shape_of(const View& v) {
   return s + (v.ndim == 1 ? ",)" : ")");
 }
 inline std::string device_name(int32_t type, int32_t index) {
-  return type == kCpu    ? "cpu"
-         : type == kCuda ? "cuda:" + std::to_string(index)
-                         : "device type " + std::to_string(type);
+  if (type == kCpu) return "cpu";
+  if (type != kCuda) return "device type " + std::to_string(type);
+  return index < 0 ? "cuda" : "cuda:" + std::to_string(index);
 }
 
 // What keeps a Python object from being seen as a tensor in memory. After no_memory a Python error is set.

@@ -4,7 +4,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
-#include "../core/convert.h"
+#include "../core/hd.h"
 #include "../core/normal.h"
 #include "../core/philox.h"
 #include "../step.h"
@@ -39,8 +39,14 @@ __device__ __forceinline__ void down(float x, __half& y) { y = __float2half_rn(x
 __device__ __forceinline__ void down(float x, __nv_bfloat16& y) { y = __float2bfloat16_rn(x); }
 __device__ __forceinline__ void down(float x, double& y) { y = x; }
 __device__ __forceinline__ void down(double x, float& y) { y = __double2float_rn(x); }
-__device__ __forceinline__ void down(double x, __half& y) { y = __ushort_as_half(to_half(x)); }
-__device__ __forceinline__ void down(double x, __nv_bfloat16& y) { y = __ushort_as_bfloat16(to_bf16(x)); }
+// To float32 with the last bit set where something was cut off: rounding that to a half type is rounding
+// once.
+__device__ __forceinline__ float to_odd(double x) {
+  const float f = __double2float_rz(x);
+  return static_cast<double>(f) == x ? f : from_bits(to_bits(f) | 1u);
+}
+__device__ __forceinline__ void down(double x, __half& y) { y = __float2half_rn(to_odd(x)); }
+__device__ __forceinline__ void down(double x, __nv_bfloat16& y) { y = __float2bfloat16_rn(to_odd(x)); }
 __device__ __forceinline__ void down(double x, double& y) { y = x; }
 
 // kCount elements from `at` on, in one or two loads when kWhole, else the first `count` one by one

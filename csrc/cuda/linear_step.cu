@@ -14,8 +14,9 @@ struct General {
 
 // A group of up to four elements of one sample a thread: any types, any length, any alignment. kWhole: groups
 // are full and lie on their own width, and a matrix does not change inside one.
+// Two blocks an SM are asked for because without it ptxas stops short and spills a register or two.
 template <class R, int kOut, bool kNoise, bool kWhole>
-__global__ void __launch_bounds__(kThreads) general(const __grid_constant__ General a) {
+__global__ void __launch_bounds__(kThreads, 2) general(const __grid_constant__ General a) {
   const int columns = a.s.n_in + (kNoise ? a.s.n_noise : 0);
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t g = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; g < a.groups; g += stride) {

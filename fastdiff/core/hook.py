@@ -2,15 +2,15 @@
 
 A hook acts at one or more of six points. What is affine is best said by `weights`: it costs no stage at all.
 
-    1 inputs      `branches` further network calls in one batch, combined by `weights`   (CFG)
-    2 predict     xhat' = f(xhat): a change of the data prediction                       (thresholds, rescaling)
-    3 noise       xi' = f(xi): a change of a draw                                        (replay, colour, mask)
-    4 state       x' = f(x) after a step                                                 (replacement, filters)
-    5 population  x', history' = f(x, history) across samples                            (resampling)
-    6 route       which steps are taken; decided when the plan is compiled               (time travel)
+    1 inputs      `branches` further network calls in one batch, combined by `weights` (CFG)
+    2 predict     xhat' = f(xhat): a change of the data prediction                   (thresholds, rescaling)
+    3 noise       xi' = f(xi): a change of a draw                                    (replay, colour, mask)
+    4 state       x' = f(x) after a step                                             (replacement, filters)
+    5 population  x', history' = f(x, history) across samples                        (resampling)
+    6 route       which steps are taken; decided when the plan is compiled           (time travel)
 
-A hook that is not there inserts nothing: the executor has no branch per method. Subclasses override the methods
-of their points, and only those; `active` thins them out over the times and is asked when the plan is compiled.
+A hook that is not there inserts nothing: the executor has no branch per method. Subclasses override the
+methods of their points, and only those; `active` thins them out over the times and is asked at compile time.
 """
 from __future__ import annotations
 
@@ -55,5 +55,5 @@ class Hook:
         return x, history
 
     def route(self, nodes: Sequence[Any]) -> Sequence[int] | None:
-        """Indices of the nodes to visit, e.g. 0 1 2 1 2 3: back up is a jump by fresh noise. None: straight down."""
+        """Indices of the nodes to visit, 0 1 2 1 2 3 say: back up by fresh noise. None: straight down."""
         return None

@@ -128,8 +128,8 @@ class Plan:
         if len(times) != len(self.times):
             raise ValueError(f"coefficients: got {len(times)} times for a plan of {len(self.times)}")
         if not self._is_generic:
-            raise ValueError("coefficients: a coefficient happens to be 0 or 1 at just the times of this plan, so "
-                             "the tables have no place for its derivative; use plan.generic()")
+            raise ValueError("coefficients: a coefficient happens to be 0 or 1 at just the times of this "
+                             "plan, so the tables have no place for its derivative; use plan.generic()")
         rec = self.recipe.record(times=times, exact=False, answers=self.tape.recorder)
         program = compile_record(rec, self.tape.compiler, natural=self.tape.natural)
         stages, _, _ = assemble(program, lambda v: v)
@@ -151,7 +151,7 @@ class Plan:
         program = compile_record(rec, tape.compiler, natural=tape.natural)
         made = _with_stages(replace(self, tape=tape), program)
         if not all(np.isfinite(c).all() for c in made.coeffs):
-            raise ValueError("generic: the structure of nearby times divides by 0 at these; shift them slightly")
+            raise ValueError("generic: the structure of nearby times divides by 0 at these; shift them")
         return made
 
     @property
@@ -393,8 +393,8 @@ def _compiled(recipe: Recipe) -> Plan:
     for i, s in enumerate(made.stages):
         if not np.isfinite(s.coeffs).all():
             where = f"step {s.call.step} (t={s.call.t:g})" if s.call else "the last step"
-            raise ValueError(f"{solver.key}: a coefficient of stage {i}, before {where}, is not finite; are two "
-                             "times too close, or is alpha or sigma 0 where the formula divides by it?")
+            raise ValueError(f"{solver.key}: a coefficient of stage {i}, before {where}, is not finite; are "
+                             "two times too close, or is alpha or sigma 0 where the formula divides by it?")
     return made
 
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
+from ._library import alive
+
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 MAX_IN, MAX_OUT, MAX_NOISE = 12, 4, 4
 MAX_ELEMENTS = 2**34  # of one sample: the counter has 32 bits for a quarter of them
@@ -47,11 +49,15 @@ def tensor(call: str, name: str, t: Any) -> None:
         say(call, name, "is a nested tensor", "samples of one shape only")
 
 
-def strided(T: Sequence[Any]) -> bool:
-    """Dense tensors, and some of them not contiguous."""
+def in_memory(T: Sequence[Any]) -> list[Tensor] | None:
+    """T contiguous, symbolic zeros (tangents may be such) filled in, dead wrappers of torch.func taken off;
+    None where that changes nothing."""
     if not all(isinstance(t, Tensor) and t.layout is torch.strided and not t.is_nested for t in T):
-        return False
-    return not all(t.is_contiguous() for t in T)
+        return None
+    real = [alive(t) for t in T]
+    real = [torch.zeros(t.shape, dtype=t.dtype, device=t.device) if t._is_zerotensor() else t for t in real]
+    real = [t.contiguous() for t in real]
+    return None if all(a is b for a, b in zip(real, T, strict=True)) else real
 
 
 def values(t: Tensor) -> bool:

@@ -59,7 +59,11 @@ def route(tensors: Iterable[Any]) -> int:
     return way
 
 
-def alive(t: Tensor | None) -> Tensor | None:
+def _plain(t: Tensor) -> bool:
+    return type(t) in (Tensor, _Parameter) and not t.is_neg()
+
+
+def alive(t: Any) -> Any:
     """t out of the wrappers of torch.func's levels that have ended: they hold no memory of their own."""
     while t is not None and (inner := torch._C._functorch.unwrap_if_dead(t)) is not t:  # type: ignore[attr-defined]
         t = inner
@@ -101,7 +105,7 @@ class Op:
         vmap: Callable[..., Any] | None = None,
     ):
         self.name = schema.split("(")[0]
-        self.derivative, self.refuse, self.vmap = derivative, refuse, vmap
+        self.run, self.derivative, self.refuse, self.vmap = run, derivative, refuse, vmap
         _lib.define(schema)
         qualified = f"fastdiff::{self.name}"
         self.overload = getattr(torch.ops.fastdiff, self.name).default
@@ -156,7 +160,9 @@ class Op:
         tensors = self.flatten(a)[0]
         moves = any(_moves(t) for t in tensors)
         if not moves and not (_grad() and any(t is not None and t.requires_grad for t in tensors)):
-            return self.below_autograd(*a)
+            if _modes() or _functorch() or not all(t is None or _plain(t) for t in tensors):
+                return self.below_autograd(*a)
+            return self.run(*args, **keywords)  # compiled graphs come here; a second dispatch costs 10 us
         if self.refuse is not None:
             return self.refuse(a)
         return list(self.differentiable(self.below_autograd, *a, moves=moves))

@@ -165,9 +165,9 @@ def _kernel(
             kernel(T, A, index, rng, draws, streams, results)
             return results if out is None else _written(out)
     except Exception:
-        if _checks.strided(T):
-            T = [t.contiguous() for t in T]
-            return _kernel(T, A, index, rng, draws, streams, dtype, out=out, backend=backend)
+        real = _checks.in_memory(T) if isinstance(T, (list, tuple)) else None
+        if real is not None:
+            return _kernel(real, A, index, rng, draws, streams, dtype, out=out, backend=backend)
     L = _checks.linear_step("linear_step", T, A, index, rng, draws, streams, dtype, out)
     kernel = _backends.kernel(_backends.choose("linear_step", backend, A.device.type), "linear_step_")
     if out is None:

@@ -18,9 +18,11 @@ from ..core.solver import Solver, solvers
 from ..noise.seeds import resolve
 from ..noise.streams import INITIAL
 from ..ops.normal import normal
+from .checks import check_run, check_x, eagerly
 from .conditions import rows
 from .denoiser import DTYPES, Denoiser
-from .sampler import Callback, Sampler, check_run, check_x, eagerly
+from .run import Callback
+from .sampler import Sampler
 from .state import Trajectory
 
 

@@ -1,7 +1,7 @@
 """What Karras et al.'s one-step methods share: straight coordinates, and the churn before a step.
 
     y = x / c      d = dy / dtau: the "slope" prediction      c = alpha, tau = sigma / alpha; straight: 1, t
-    churn          rho_s -> rho_s (1 + gamma) by fresh noise times s_noise; rho = sigma / alpha; before a step
+    churn          before a step rho_s -> rho_s (1 + gamma) by fresh noise times s_noise, rho = sigma / alpha,
                    gamma = min(churn / steps, sqrt(2) - 1)  where  s_tmin <= rho_s <= s_tmax
 
 Source: Karras et al. 2022, arXiv:2206.00364, algorithm 2 (churn is S_churn there).

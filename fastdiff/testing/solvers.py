@@ -13,13 +13,14 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from decimal import Decimal
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 from ..core.direct import Direct
 from ..core.number import Real, precision
 from ..core.predict import convert, input_scale
 from ..core.process import Node, Process
 from ..core.solver import Solver, solvers
+from ..core.solver import choices as allowed
 from .mixture import GaussianMixture
 
 Row = dict[int, Decimal]
@@ -29,25 +30,15 @@ SAMPLES = {"eta": (0.5, 1.0), "churn": (4.0,)}  # values worth a test of options
 def variants(key: str) -> list[dict[str, Any]]:
     """The defaults, then each other value of each field alone; order and startup in all combinations."""
     cls = solvers.get(key)
-    hints = get_type_hints(cls)
-    choices: dict[str, list[Any]] = {}
-    for f in fields(cls):  # type: ignore[arg-type]
-        if f.name == "order":
-            values: Iterable[Any] = cls.orders  # type: ignore[attr-defined]
-        elif f.name == "startup":
-            values = cls.startups  # type: ignore[attr-defined]
-        elif get_origin(hints[f.name]) is Literal:
-            values = get_args(hints[f.name])
-        else:
-            values = (True, False) if f.type == "bool" else SAMPLES.get(f.name, ())
-        choices[f.name] = [v for v in values if v != f.default]
-    both = [n for n in ("order", "startup") if choices.get(n)]
     default = {f.name: f.default for f in fields(cls)}  # type: ignore[arg-type]
-    made: list[dict[str, Any]] = []
-    for values in itertools.product(*([default[n], *choices[n]] for n in both)):
+    known = {**SAMPLES, **allowed(cls)}
+    known |= {"order": getattr(cls, "orders", ()), "startup": getattr(cls, "startups", ())}
+    others = {n: [v for v in known.get(n, ()) if v != default[n]] for n in default}
+    both = [n for n in ("order", "startup") if others.get(n)]
+    made = []
+    for values in itertools.product(*([default[n], *others[n]] for n in both)):
         made.append({n: v for n, v in zip(both, values, strict=True) if v != default[n]})
-    made += [{n: v} for n, values in choices.items() if n not in both for v in values]
-    return made
+    return made + [{n: v} for n, values in others.items() if n not in both for v in values]
 
 
 class Digits:

@@ -281,13 +281,6 @@ def test_unavailable_backends_say_why():
             wrapped(X[None])
 
 
-def test_wrappers_that_torch_func_left_behind_are_refused():
-    kept = []
-    torch.func.grad(lambda x: (kept.append(x), x.sum())[1])(X)
-    with pytest.raises(ValueError, match="linear_step: "):
-        linear_step([kept[0], X], A2)
-
-
 @pytest.mark.parametrize("fill", [normal, uniform])
 @pytest.mark.parametrize(
     ("args", "options", "error", "words"),

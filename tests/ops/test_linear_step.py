@@ -189,7 +189,19 @@ def test_inference_mode_and_parameters(make_case, same_bits):
 def test_a_view_that_is_negated_when_read(same_bits):
     """Its memory holds the other sign, and nothing but a bit of torch's says so."""
     x, A = torch.randn(2, 3), torch.tensor([[2.0]])
-    same_bits(linear_step([torch._neg_view(x)], A)[0], linear_step([-x], A)[0])
+    expected = linear_step([-x], A)[0]
+    same_bits(linear_step([torch._neg_view(x)], A)[0], expected)
+    same_bits(torch.ops.fastdiff.linear_step([torch._neg_view(x)], A)[0], expected)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_tensors_without_memory_of_their_own(backend, same_bits):
+    """A wrapper that torch.func left behind, and a symbolic zero, as tangents may be."""
+    x, A, kept = torch.randn(2, 3), torch.tensor([[2.0, 1.0]]), []
+    torch.func.grad(lambda v: (kept.append(v), v.sum())[1])(x)
+    expected, = linear_step([x, x], A)
+    same_bits(linear_step([kept[0], x], A, backend=backend)[0], expected)
+    same_bits(linear_step([torch._efficientzerotensor(2, 3), x], A, backend=backend)[0], x)
 
 
 def test_the_network_may_have_another_dtype_than_the_state(same_bits):

@@ -89,6 +89,17 @@ def test_tangents_in_a_compiled_graph(backend, smooth, same_bits):
     same_bits(torch.compile(f, fullgraph=True, backend=backend)(x, x.cos()), f(x, x.cos()))
 
 
+@pytest.mark.parametrize("call", [linear_step, OP])
+def test_symbolic_zeros_as_tangents_and_gradients(call):
+    x = torch.randn(2, 3, requires_grad=True)
+    with forward_ad.dual_level():
+        y, = call([forward_ad.make_dual(x, torch._efficientzerotensor(2, 3)), x], torch.ones(1, 2))
+        assert (forward_ad.unpack_dual(y).tangent == 0).all()
+    y, = call([x], torch.ones(1, 1))
+    (g,) = torch.autograd.grad(y, x, torch._efficientzerotensor(2, 3))
+    assert (g == 0).all()
+
+
 def test_no_tangent_without_one():
     with forward_ad.dual_level():
         for call in (linear_step, OP):

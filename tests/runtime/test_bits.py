@@ -4,13 +4,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import fastdiff as fd
 from fastdiff import _C
-from fastdiff.runtime import sampler as runtime
+from fastdiff.core.solver import Solver
+from fastdiff.runtime import executor as runtime
 
 SOLVERS: dict[str, dict[str, Any]] = {
     "ddim": {}, "ddim-eta": {"solver": "ddim", "eta": 0.7}, "ddpm": {}, "euler-a": {}, "heun-churn": {"solver": "heun", "churn": 3.0},
@@ -136,7 +138,7 @@ def test_compiled_loop_is_the_python_loop(
     x, cond = start(4, dtype), {"y": torch.randn(4)}
     fast = fd.sample(denoiser, x, seeds=6, cond=cond, **options)
     assert torch.equal(fd.sample(denoiser, x, seeds=6, cond=cond, check_finite=True, **options), fast)
-    monkeypatch.setattr(runtime._Executor, "_program", lambda self: None)
+    monkeypatch.setattr(runtime.Executor, "program", None)
     assert torch.equal(fd.sample(denoiser, x, seeds=6, cond=cond, **options), fast)
 
 
@@ -147,6 +149,15 @@ def test_one_sampler_many_shapes_and_dtypes(denoiser: fd.Denoiser, options: dict
             x = torch.randn(*shape, dtype=torch.float64).to(dtype)
             y = sampler(x, seeds=1)
             assert y.dtype == dtype and torch.equal(y, _sampler(denoiser, options)(x, seeds=1))
+
+
+def test_parameters_and_tensors_share_a_sampler(denoiser: fd.Denoiser, options: dict[str, Any]) -> None:
+    sampler, x = _sampler(denoiser, options), start(3)
+    want = sampler(x, seeds=0)
+    for other in (torch.nn.Parameter(x), x.clone().requires_grad_(True), x[:], torch.nn.Parameter(x).detach()):
+        for more in ({}, {"check_finite": True}):
+            y = sampler(other, seeds=0, **more)
+            assert torch.equal(y, want) and not y.requires_grad and type(y) is Tensor
 
 
 def test_seeds_move_the_noise(denoiser: fd.Denoiser, options: dict[str, Any]) -> None:
@@ -164,3 +175,48 @@ def test_x_T_is_the_prior_of_stream_1(denoiser: fd.Denoiser) -> None:
         d = fd.Denoiser(denoiser.net, process, predicts="noise")
         x = fd.noise.normal((4, 3), 8, stream=1) * scale
         assert torch.equal(fd.sample(d, (4, 3), seeds=8, steps=3), fd.sample(d, x, seeds=8, steps=3))
+
+
+class Wide(Solver):
+    """Keeps `kept` combinations and draws six times a step: more than one launch of the kernel takes."""
+
+    stochastic, memory, kept = True, 5, 5
+
+    def step(self, p: Any, s: Any, t: Any, past: Any) -> Any:
+        m = p.model(p.x, s)
+        past = past or [p.keep((0.1 * i + 0.2) * p.x + 0.3 / (i + 1) * m) for i in range(self.kept)]
+        xi = [p.noise() for _ in range(6)]
+        p.x = 0.8 * p.x + 0.1 * m + sum(0.3 / self.kept * k for k in past) + sum(0.01 * (c + 1) * z for c, z in enumerate(xi))
+        return [p.keep((0.95 - 0.9 * i / self.kept) * k + 0.01 * (i + 1) * m + 0.02 * xi[i % 6]) for i, k in enumerate(past)]
+
+
+class Wider(Wide):
+    memory, kept = 13, 13
+
+
+Wide.key = Wider.key = "wide"  # said afterwards, so that the registry does not know them
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("solver", [Wide(), Wider()])
+def test_stages_wider_than_a_launch(nets: Any, vp: fd.processes.VP, solver: Wide, dtype: torch.dtype) -> None:
+    from fastdiff.core.direct import Direct
+
+    times, x = np.linspace(0.9, 0.1, 8 + 2 * solver.kept), start(3, dtype)
+    plan = fd.plan(solver, vp, times)
+    assert max(len(s.outputs) for s in plan.stages) > 4 and max(len(s.draws) for s in plan.stages) > 4
+    assert (max(len(s.inputs) for s in plan.stages) > 12) == (solver.kept > 12)
+    sampler = fd.Sampler(fd.Denoiser(nets.exact, vp, predicts="noise"), plan)
+    got = sampler(x, seeds=2)
+    assert torch.equal(got[1:], sampler(x[1:], seeds=fd.Seeds(2, ids=[1, 2])))
+    assert torch.equal(got, fd.Sampler(sampler.denoiser, plan, backend="reference")(x, seeds=2))
+    assert torch.equal(got, sampler(sampler(x, seeds=2, stop=3)))
+    torch.testing.assert_close(got, sampler(x, seeds=2, gradient="full"), rtol=0, atol=0)
+
+    def draw(step: int, column: int) -> Tensor:
+        return fd.noise.normal(x.shape, 2, stream=fd.noise.streams.column_stream(column), draw=step, dtype=torch.float64)
+
+    p = Direct(lambda x, node: nets.exact(x, torch.full((3,), node.t, dtype=x.dtype)), x.double(), "noise", wanted="data", noise=draw)
+    solver.record(p, [vp.node(float(t)) for t in times])
+    close = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.3}[dtype]
+    torch.testing.assert_close(got.double(), p.x, rtol=close, atol=close)

@@ -176,10 +176,19 @@ def test_networks_with_odd_memory(nets: Any, solver: str, looked_at: bool) -> No
 
 
 @pytest.mark.parametrize("looked_at", [False, True])
-def test_a_network_that_changes_x_is_found(looked_at: bool) -> None:
-    denoiser = fd.Denoiser(lambda x, t: x.mul_(0.5).clone(), fd.processes.VP(), predicts="noise")
-    with pytest.raises(ValueError, match="in place"):
-        fd.sample(denoiser, torch.randn(3, 4), steps=4, check_finite=looked_at)
+@pytest.mark.parametrize("first", [0, 1, 4])
+def test_a_network_that_changes_x_is_found(first: int, looked_at: bool) -> None:
+    calls = [0]
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        calls[0] += 1
+        return (x.mul_(0.5) if calls[0] > first else x).clone()
+
+    for solver in ("ddim", "dpmpp-2m"):
+        calls[0] = 0
+        denoiser = fd.Denoiser(net, fd.processes.VP(), predicts="noise")
+        with pytest.raises(ValueError, match="in place"):
+            fd.sample(denoiser, torch.randn(3, 4), solver=solver, steps=5, check_finite=looked_at)
 
 
 WRONG: dict[str, tuple[Any, type[Exception], str]] = {

@@ -1,0 +1,293 @@
+"""Run: the stages of an executor one after the other. `run_fast` is the same in C++, where nothing is looked at."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ..core.errors import NonFinite
+from ..core.plan import DRAWS, INPUTS, OUTPUTS, Plan, PlanCall, Stage
+from ..noise.seeds import resolve
+from ..noise.streams import column_stream
+from ..ops._library import EAGER, route
+from ..ops.linear_step import linear_step
+from .conditions import detached, rows, stack
+from .context import Context, Graph, run_hook
+from .executor import Executor
+from .state import State, needed
+
+Callback = Callable[[int, float, Tensor, Tensor], Any]
+Conditions = tuple[list[dict[str, Any]], dict[str, Any] | None]  # of each branch; of all in one batch, where they stack
+
+
+def version(t: Tensor) -> int:
+    """Counts the writes to a tensor; tensors of inference mode are not counted."""
+    return 0 if t.is_inference() else t._version
+
+
+class _Wider(Exception):
+    """The network's output is float64, the state is not."""
+
+
+def run_fast(e: Executor, program: Any, x: Tensor, rng: Tensor | None, cond: dict[str, Any]) -> Tensor:
+    """The result of the loop in C++."""
+    denoiser, plan = e.denoiser, e.plan
+    pool = e.take_buffers()
+    registers: list[Tensor | None] = [x if r == 0 else pool.get(r) for r in range(len(plan.kinds))]
+    if plan.out != 0:
+        registers[plan.out] = torch.empty_like(x)
+    ours = [t for t in registers if t is not None]
+    written = [version(t) for t in ours]  # the program's own writes are not counted
+    net = denoiser.net
+    if denoiser.x_dtype is not None and denoiser.x_dtype != x.dtype:
+        def net(x: Tensor, t: Tensor) -> Any:
+            return denoiser.net(x.to(denoiser.x_dtype), t, **cond)
+    elif cond:
+        def net(x: Tensor, t: Tensor) -> Any:
+            return denoiser.net(x, t, **cond)
+
+    def check(out: Any, arg: Tensor, k: int) -> Tensor:
+        """What C++ does not take as it is: other kinds of output, a view of our memory, a wider dtype."""
+        out = denoiser.take(out, arg).detach().as_subclass(Tensor)
+        if out.dtype == torch.float64 and arg.dtype != torch.float64:
+            raise _Wider
+        place = out.untyped_storage().data_ptr()
+        shared = any(t.untyped_storage().data_ptr() == place for t in ours)
+        return out.clone(memory_format=torch.contiguous_format) if shared else out.contiguous()
+
+    try:
+        program.run(registers, rng, net, e.times, check)
+    except _Wider:
+        e.slow = True  # float64 outputs want float64 tables: from the start, in the loop that looks
+        run = Run(e, {0: x}, rng, cond)
+        run.go(0, len(plan.stages))
+        return run.registers[plan.out]
+    if [version(t) for t in ours] != written:
+        raise ValueError("the network changed its input x in place; let it work on a copy (x.clone())")
+    e.check_clock()
+    e.buffers.append(pool)
+    out = registers[plan.out]
+    assert out is not None
+    return out
+
+
+class Outputs:
+    """Keeps what the network (or a hook) returns apart from our own memory and from what it returned before."""
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self.versions: dict[int, int] = {}  # register of an output -> its version when it came
+
+    def own(self, out: Tensor, register: int, step: int, registers: Mapping[int, Tensor]) -> Tensor:
+        """The output in order for its register; a copy of a view of x or of a buffer, which the next stage overwrites."""
+        for r, held in registers.items():
+            if r in self.versions and held is not None and self.versions[r] != version(held):
+                raise ValueError(f"the network wrote its output of step {step} over an earlier one that is still "
+                                 "needed; let it return a new tensor (out.clone())")
+        place = out.untyped_storage().data_ptr()
+        ours = (t for r, t in registers.items() if t is not None and self.plan.kinds[r] != "raw")
+        if out.numel() and any(t.untyped_storage().data_ptr() == place for t in ours):
+            out = out.clone(memory_format=torch.contiguous_format)
+        out = out.contiguous()
+        self.versions[register] = version(out)
+        return out
+
+
+class Run:
+    """One run of an executor, with everything that may be looked at on the way."""
+
+    def __init__(self, executor: Executor, registers: dict[int, Tensor], rng: Tensor | None, cond: dict[str, Any],
+                 gradient: str | None = None, cond_grad: bool = False, callback: Callback | None = None,
+                 check_finite: bool = False, progress: bool = False, part: tuple[int, int, int] | None = None):
+        self.e, self.plan, self.registers, self.rng, self.cond = executor, executor.plan, dict(registers), rng, cond
+        self.gradient, self.cond_grad, self.callback = gradient, cond_grad, callback
+        self.check_finite, self.progress, self.part = check_finite, progress, part
+        self.states: dict[int, Tensor] = {}
+        self.data: dict[int, Tensor] = {}
+        # buffers are for plain tensors; a graph, a compiler and torch.func want new ones
+        self.plain = gradient is None and route(registers.values()) == EAGER
+        self.pool = executor.take_buffers() if self.plain else {}
+        self.places = dict(self.pool)
+        self.outputs = Outputs(self.plan)
+        self.branches: dict[tuple[int, ...], Conditions] = {}
+        self.ctx: Context | None = None
+        hooks = self.plan.hooks
+        self.grad_input = any(h.grad == "input" for h in hooks)
+        if hooks:
+            keys = rng if rng is not None else resolve(0, executor.shape[0], executor.device)
+            self.ctx = Context(executor.denoiser, cond, keys, self.plan.visits, executor.backend, part)
+
+    def go(self, first: int, last: int) -> None:
+        """Stages first .. last - 1."""
+        with self._bar() as bar:
+            for k in range(first, last):
+                stage, call = self.plan.stages[k], self.plan.stages[k].call
+                if stage.outputs:
+                    self.linear(k, stage)
+                for what, step, r in stage.emits:
+                    (self.states if what == "x" else self.data)[step] = self.registers[r]
+                    if what == "data" and self.callback is not None:
+                        self._show(step, self.states[step], self.registers[r])
+                if call is None:
+                    continue
+                for r in (*stage.drop, *call.outs):  # their memory is free before the network asks for more
+                    self.registers[r] = None  # type: ignore[assignment]
+                outs = self.network(k, call) if call.kind == "net" else self.hook(k, call)
+                if self.plain:
+                    outs = [self.outputs.own(o, r, call.step, self.registers) for r, o in zip(call.outs, outs, strict=True)]
+                self.registers.update(zip(call.outs, outs, strict=True))
+                if bar is not None and call.kind == "net":
+                    bar.update(1)
+        if not torch.compiler.is_compiling():
+            self.e.check_clock()
+        if self.pool:
+            self.e.buffers.append(self.pool)
+
+    def stop(self, first: int, step: int) -> State:
+        """From stage `first` on until that many steps are done."""
+        boundary = self.e.boundary(step)
+        self.pool = {}  # the buffers go into the State, and nobody else gets them
+        self.go(first, boundary)
+        mine = {id(t) for t in self.places.values()}
+        alive = {r: self.registers[r] for r in sorted(needed(self.plan, boundary))}
+        alive = {r: t if id(t) in mine else t.detach().clone() for r, t in alive.items()}
+        rng = resolve(0, self.e.shape[0], self.e.device) if self.rng is None else self.rng
+        return State(self.plan.digest, boundary, step, self.e.dtype, alive, rng)
+
+    def _show(self, step: int, x: Tensor, data: Tensor) -> None:
+        assert self.callback is not None
+        before = version(x), version(data)
+        self.callback(step, self.plan.end_of(step), x, data)
+        if (version(x), version(data)) != before:
+            raise ValueError(f"callback changed x or data in place at step {step}; to steer a run use a Hook")
+
+    def _bar(self) -> Any:
+        if not self.progress:
+            return nullcontext()
+        try:
+            from tqdm.auto import tqdm
+        except ImportError as e:
+            raise ImportError("progress=True needs tqdm: pip install tqdm") from e
+        which = "" if self.part is None else f", samples {self.part[0]} .. {self.part[1] - 1}"
+        return tqdm(total=sum(c.kind == "net" for c in self.plan.calls), desc=self.plan.solver + which)
+
+    # linear stages
+
+    def linear(self, k: int, stage: Stage) -> None:
+        e, regs = self.e, self.registers
+        T = [regs[i] for i in stage.inputs] or [torch.zeros(e.shape, dtype=e.dtype, device=e.device)]
+        A = e.table(e.dtype == torch.float64 or any(t.dtype == torch.float64 for t in T))[k]
+        noise = [(d, column_stream(c)) for d, c in stage.draws]
+        outs = [self._place(r) for r in stage.outputs] if self.plain else None
+        if len(stage.outputs) <= OUTPUTS and len(T) <= INPUTS and len(noise) <= DRAWS:
+            made = self._launch(T, A, noise, outs)
+        else:  # one output at a time; the compiler lets no such stage write over what it reads
+            made = [self._row(T, A[j:j + 1], noise, None if outs is None else outs[j:j + 1]) for j in range(len(A))]
+        regs.update(zip(stage.outputs, made, strict=True))
+
+    def _place(self, r: int) -> Tensor:
+        """The memory of a register: a buffer, or what this run gives away (the result, a trajectory)."""
+        if r not in self.places:
+            self.places[r] = torch.empty(self.e.shape, dtype=self.e.dtype, device=self.e.device)
+        return self.places[r]
+
+    def _launch(self, T: list[Tensor], A: Tensor, noise: list[tuple[int, int]], outs: list[Tensor] | None,
+                dtype: torch.dtype | None = None) -> Any:
+        e, draws, streams = self.e, [d for d, _ in noise], [s for _, s in noise]
+        if outs is None and dtype is None:
+            dtype = e.dtype
+        return linear_step(T, A, rng=self.rng, draws=draws, streams=streams, dtype=dtype, out=outs, backend=e.backend)
+
+    def _row(self, T: list[Tensor], A: Tensor, noise: list[tuple[int, int]], out: list[Tensor] | None) -> Tensor:
+        """An output of any width: partial sums in the dtype of the arithmetic, in the order of the columns."""
+        n, parts = len(T), [(T[i:i + INPUTS - 1], [], i) for i in range(0, len(T), INPUTS - 1)]
+        parts += [([], noise[c:c + DRAWS], n + c) for c in range(0, len(noise), DRAWS)]  # type: ignore[misc]
+        total, last = [], len(parts) - 1
+        for k, (some, drawn, first) in enumerate(parts):
+            table = A[:, first:first + len(some) + len(drawn)]
+            if k:
+                table = torch.cat([torch.ones_like(table[:, :1]), table], 1)
+            end = (out, None) if k == last else (None, A.dtype)
+            total = list(self._launch([*total, *some], table.contiguous(), drawn, *end))
+        return total[0]
+
+    # the network
+
+    def network(self, k: int, call: PlanCall) -> list[Tensor]:
+        """The outputs of every branch."""
+        ctx, x, t = self.ctx, self.registers[call.args[0]], self.e.times[k]
+        if ctx is not None:
+            ctx.graph, ctx.outputs = None, ()  # the last step's graph is gone before the next one grows
+        leaf, mode = x, nullcontext()
+        if self.grad_input and not (x.requires_grad and torch.is_grad_enabled()):
+            leaf, mode = x.detach().requires_grad_(True), torch.enable_grad()
+        before = version(x) if self.plain else 0
+        conds, merged = self._conditions(call.branches, k)
+        with mode:
+            if merged is None:
+                outs = self._one_by_one(leaf, t, conds, call.step)
+            else:
+                many = len(conds)
+                outs = list(self._evaluate(torch.cat([leaf] * many), torch.cat([t] * many), merged).chunk(many))
+        if self.plain and version(x) != before:
+            raise ValueError(f"the network changed its input x in place at step {call.step}; "
+                             "let it work on a copy (x.clone())")
+        if self.check_finite and not all(bool(torch.isfinite(o).all()) for o in outs):
+            raise NonFinite(f"the network's output is not finite at step {call.step} (t={call.t:g})")
+        if ctx is not None:
+            if self.grad_input:
+                ctx.graph = Graph(leaf, outs, self.e.places[k].weights, self.gradient is not None)
+                outs = outs if self.gradient is not None else [o.detach() for o in outs]
+            ctx.outputs = outs
+        return outs
+
+    def _one_by_one(self, x: Tensor, t: Tensor, conds: list[dict[str, Any]], step: int) -> list[Tensor]:
+        outs, came = [], []
+        for c in conds:
+            outs.append(self._evaluate(x, t, c))
+            came.append(version(outs[-1]) if self.plain else 0)
+        if self.plain and [version(o) for o in outs] != came:
+            raise ValueError(f"the network wrote one condition's output over another's at step {step}; "
+                             "let it return a new tensor (out.clone())")
+        return outs
+
+    def _evaluate(self, x: Tensor, t: Tensor, cond: Mapping[str, Any]) -> Tensor:
+        raw = self.e.denoiser.raw
+        if self.gradient == "checkpoint":
+            return checkpoint(raw, x, t, cond, use_reentrant=False)  # type: ignore[return-value]
+        return raw(x, t, cond)
+
+    def _conditions(self, branches: tuple[int, ...], k: int) -> Conditions:
+        """Made once a run for each set of branches."""
+        if branches == (0,):
+            return [self.cond], None
+        if branches not in self.branches:
+            every, first = {0: self.cond}, 1
+            for i, hook in enumerate(self.plan.hooks):
+                if hook.branches:
+                    assert self.ctx is not None
+                    self.ctx.at(self.e.places[k], i)
+                    every.update((first + j, self._condition(own)) for j, own in enumerate(hook.inputs(self.ctx)))
+                    first += hook.branches
+            conds = [every[b] for b in branches]
+            self.branches[branches] = conds, stack(conds, self.e.shape[0]) if len(conds) > 1 else None
+        return self.branches[branches]
+
+    def _condition(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """Of a branch: what it says of its own before what all have."""
+        own = own if self.part is None else rows(own, *self.part)
+        own = own if self.cond_grad or self.gradient is None else detached(own)
+        return {**self.cond, **own}
+
+    # hooks
+
+    def hook(self, k: int, call: PlanCall) -> list[Tensor]:
+        assert self.ctx is not None
+        self.ctx.at(self.e.places[k], call.hook)
+        outs = run_hook(self.plan.hooks[call.hook], self.ctx, call, [self.registers[r] for r in call.args])
+        return [o.to(self.e.dtype) for o in outs]
