@@ -143,9 +143,9 @@ class Program::Run {
       return false;
     }
     if (v.device != dl::kCpu || v.dtype > Dtype::f64 || v.ndim != like.ndim) return false;
+    if (!std::equal(v.shape, v.shape + v.ndim, like.shape)) return false;
     if (!fresh) return true;
     if (v.dtype == Dtype::f64 && like.dtype != Dtype::f64) return false;
-    if (!std::equal(v.shape, v.shape + v.ndim, like.shape)) return false;
     for (size_t r = 0; r < held_.size(); ++r)
       if (held_[r] && version_[r] == kOurs && dl::overlap(v, views_[r])) return false;
     return true;

@@ -1,10 +1,10 @@
-"""Looks at compiled CUDA kernels without a GPU: no spills, 16-byte loads and stores, no contraction.
+"""Compile the CUDA kernels and read the machine code: no GPU is needed.
 
-    python tools/check_cuda.py                   compiles csrc/cuda for sm_90 and looks at that
-    python tools/check_cuda.py fastdiff/_cuda.so looks at every target inside a built module
+    python tools/check_cuda.py                         compiles csrc/cuda/*.cu into a temporary folder
+    python tools/check_cuda.py build/.../_cuda*.so     reads what is built (also object files)
 
-Bit equality with the other backends needs a multiplication and an addition that each round. The one place for
-FFMA is inside the correctly rounded square root: two after each MUFU.RSQ, one more in its slow path.
+No kernel may spill, use the stack or contract a product and a sum: a contraction would change bits that the
+other backends agree on. Those for tensors of one type must move whole vectors of 16 bytes.
 """
 
 from __future__ import annotations
@@ -16,116 +16,164 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
-SOURCES = Path(__file__).resolve().parent.parent / "csrc" / "cuda"
-MOST_REGISTERS = 168  # 256 threads of more would leave an SM with one block
-_PTXAS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+CUDA = Path(__file__).resolve().parent.parent / "csrc" / "cuda"
+FLAGS = ["-c", "-O3", "-std=c++17", "--fmad=false", "-Xptxas=-v,-warn-spills"]  # as in CMakeLists.txt
+THREADS, MOST_REGISTERS = 256, 128  # of a block; two blocks on a multiprocessor
+REGISTERS, RESIDENT = 65536, 2048  # of a multiprocessor, and its threads
+FUSED = "FFMA|DFMA"
+DTYPES = ("float32", "float16", "bfloat16")
 
 
 @dataclass
 class Kernel:
-    arch: str
     name: str
-    registers: int = 0
-    stack: int = 0
-    ops: Counter[str] = field(default_factory=Counter)
+    fast: tuple[int, ...] | None  # dtype, inputs, outputs, noise
+    registers: int
+    stack: int
+    code: Counter[str]
 
-    def count(self, *starts: str) -> int:
-        return sum(n for op, n in self.ops.items() if op.startswith(starts))
+    def count(self, pattern: str) -> int:
+        return sum(n for op, n in self.code.items() if re.match(pattern, op))
+
+    @property
+    def blocks(self) -> int:
+        """Resident on a multiprocessor; registers are given out by eights to a thread."""
+        return min(REGISTERS // (-(-self.registers // 8) * 8 * THREADS), RESIDENT // THREADS)
+
+    @property
+    def bytes_ahead(self) -> int:
+        """Of inputs that a thread asks for before it uses the first."""
+        return 16 * self.count(r"LDG\.E\.128")
 
     def faults(self) -> list[str]:
         found = []
-        if self.stack or self.count("STL", "LDL"):
-            found.append(f"spills: {self.stack} bytes of stack, {self.count('STL', 'LDL')} local accesses")
         if self.registers > MOST_REGISTERS:
-            found.append(f"{self.registers} registers, more than {MOST_REGISTERS}")
+            found.append(f"uses {self.registers} registers, more than {MOST_REGISTERS}")
+        if self.stack or self.count("LDL|STL"):
+            found.append(f"spills: {self.stack} bytes of stack, {self.count('LDL|STL')} accesses to it")
+        # A rounded square root is an estimate that fused operations correct: two of them, three where the
+        # argument is out of the ordinary. Nothing else may be fused, or flush subnormals.
         roots = self.count("MUFU.RSQ")
-        if self.count("FFMA", "DFMA") > (2 * roots + 1 if roots else 0):
-            found.append(f"{self.count('FFMA', 'DFMA')} fused multiply-adds beside {roots} square roots")
-        if self.vector and not (self.count("LDG.E.128") and self.count("STG.E.128")):
-            found.append("no 16-byte load or no 16-byte store")
+        for what, pattern, allowed in (("fused", FUSED, 3), ("flushing", r"[FH]\w+.*\.FTZ", 5)):
+            number = self.count(pattern)
+            if number > allowed * roots:
+                found.append(f"has {number} {what} operations for {roots} square roots")
+        if self.count("MUFU") > roots:
+            found.append("approximates something (MUFU)")
+        if self.fast:
+            _, n_in, n_out, _ = self.fast
+            for what, pattern, least in (("loads", "LDG.E.128", n_in), ("stores", "STG.E.128", n_out)):
+                if self.count(pattern) < least:
+                    found.append(f"has {self.count(pattern)} {what} of 16 bytes, fewer than {least}")
+            if self.count(r"STG\.E$|STG\.E\.(64|U16|U8)"):
+                found.append("stores less than 16 bytes at a time")
         return found
 
-    @property
-    def family(self) -> str:
-        return next((f for f in ("same_type", "general", "fill") if f in self.name), "other")
 
-    @property
-    def vector(self) -> bool:
-        return self.family == "same_type" or (self.family == "general" and "Lb1EEEv" in self.name)
-
-
-def tool(name: str) -> str:
-    """nvcc's neighbour, or the copy inside the triton wheel."""
+def tool(name: str) -> str | None:
+    """From PATH, or out of the triton wheel."""
+    if found := shutil.which(name):
+        return found
     spec = importlib.util.find_spec("triton")
-    inside = Path(spec.origin).parent / "backends/nvidia/bin" / name if spec and spec.origin else Path(name)
-    path = shutil.which(name) or (str(inside) if inside.is_file() else None)
-    if path is None:
-        sys.exit(f"check_cuda: {name} is neither on PATH nor in a triton wheel")
-    return path
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    inside = Path(spec.submodule_search_locations[0]) / "backends" / "nvidia" / "bin" / name
+    return str(inside) if inside.exists() else None
 
 
-def output(*command: str) -> str:
+def run(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"check_cuda: {' '.join(command)} failed\n{done.stderr}")
+        sys.exit(f"check_cuda: {' '.join(command[:2])} ... failed\n{done.stdout}{done.stderr}")
     return done.stdout + done.stderr
 
 
-def compiled(into: Path) -> tuple[list[Path], list[str]]:
-    """Objects for sm_90, and what ptxas says about spills."""
-    objects, spills = [], []
-    for source in sorted(SOURCES.glob("*.cu")):
-        objects.append(into / f"{source.stem}.o")
-        flags = ["-std=c++17", "-O3", "--fmad=false", "-arch=sm_90", "-Xptxas", "-v", "-Xcompiler", "-fPIC"]
-        report = output(tool("nvcc"), *flags, "-c", str(source), "-o", str(objects[-1]))
-        said = _PTXAS.finditer(report)
-        spills += [f"{source.name}: {m.group()}" for m in said if any(map(int, m.groups()))]
-    return objects, spills
+def describe(mangled: str) -> tuple[str, tuple[int, ...] | None]:
+    if m := re.search(r"fast_stepIL.*?E(\d)ELi(\d+)ELi(\d+)ELb(\d)", mangled):
+        dtype, n_in, n_out, noise = fast = tuple(map(int, m.groups()))
+        return f"{DTYPES[dtype]} {n_in} -> {n_out}{', noise' if noise else ''}", fast
+    if m := re.search(r"general_kernelI([fd])Lb(\d)E", mangled):
+        return f"general, float{32 if m[1] == 'f' else 64}{', short parts' if m[2] == '1' else ''}", None
+    return ("fill" if "fill_noise" in mangled else mangled), None
 
 
-def kernels(binary: Path) -> list[Kernel]:
-    found: dict[tuple[str, str], Kernel] = {}
-    arch, kernel = "", None
-    for line in output(tool("cuobjdump"), "-sass", str(binary)).splitlines():
-        if m := re.search(r"^\s*arch = (\w+)", line):
-            arch = m.group(1)
-        elif m := re.search(r"Function : (\S+)", line):
-            kernel = found.setdefault((arch, m.group(1)), Kernel(arch, m.group(1)))
-        elif kernel and (m := re.search(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", line)):
-            kernel.ops[m.group(1)] += 1
-    for line in output(tool("cuobjdump"), "-res-usage", str(binary)).splitlines():
-        if m := re.search(r"^\s*arch = (\w+)", line):
-            arch = m.group(1)
-        elif m := re.search(r"Function (\S+):", line):
-            kernel = found.get((arch, m.group(1)))
-        elif kernel and (m := re.search(r"REG:(\d+) STACK:(\d+)", line)):
-            kernel.registers, kernel.stack = int(m.group(1)), int(m.group(2))
-    return list(found.values())
+def read(binary: str, file: Path, arch: str) -> list[Kernel]:
+    usage = run(binary, "-arch", arch, "-res-usage", str(file))
+    code: dict[str, Counter[str]] = defaultdict(Counter)
+    name = ""
+    for line in run(binary, "-arch", arch, "-sass", str(file)).splitlines():
+        if m := re.search(r"Function : (\S+)", line):
+            name = m[1]
+        elif m := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?([A-Z][\w.]*)", line):
+            code[name][m[1]] += 1
+    kernels = []
+    for mangled, registers, stack in re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+)", usage):
+        kernels.append(Kernel(*describe(mangled), int(registers), int(stack), code[mangled]))
+    return kernels
+
+
+def compiled(nvcc: str, arch: str, folder: Path) -> list[Path]:
+    objects = []
+    for source in sorted(CUDA.glob("*.cu")):
+        objects.append(folder / f"{source.stem}.o")
+        log = run(nvcc, *FLAGS, f"-arch={arch}", str(source), "-o", str(objects[-1]))
+        spills = [m for m in re.findall(r"(\d+) bytes spill", log) if m != "0"]
+        if spills:
+            sys.exit(f"check_cuda: ptxas reports spills in {source.name}: {', '.join(spills)} bytes")
+    return objects
+
+
+def table(kernels: list[Kernel]) -> None:
+    """One line for a family; numbers by inputs, from 1 on."""
+    rows: dict[str, list[Kernel]] = defaultdict(list)
+    for k in sorted(kernels, key=lambda k: (k.fast is None, k.fast or (), k.name)):
+        name = k.name
+        if k.fast:
+            dtype, _, n_out, noise = k.fast
+            name = f"{DTYPES[dtype]} -> {n_out}{', noise' if noise else ''}"
+        rows[name].append(k)
+    print(f"{'kernel':30} {'registers':34} {'blocks/SM':18} KiB in flight/SM")
+    for name, row in rows.items():
+        flight = " ".join(str(k.bytes_ahead * THREADS * k.blocks // 1024) for k in row) if row[0].fast else ""
+        registers = " ".join(f"{k.registers:3}" for k in row)
+        print(f"{name:30} {registers:34} {' '.join(str(k.blocks) for k in row):18} {flight}")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("module", nargs="?", type=Path, help="a built _cuda*.so; default: compile")
-    module = parser.parse_args().module
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="*", type=Path, help="a built _cuda module, or object files")
+    parser.add_argument("--arch", default="sm_90")
+    args = parser.parse_args()
+    binary = tool("cuobjdump")
     with tempfile.TemporaryDirectory() as folder:
-        objects, faults = ([module], []) if module else compiled(Path(folder))
-        found = [k for o in objects for k in kernels(o)]
-    if not found:
-        sys.exit(f"check_cuda: no kernels in {module or SOURCES}")
-    print("target   family     kernels  registers  128-bit  FFMA roots")
-    for arch, family in sorted({(k.arch, k.family) for k in found}):
-        some = [k for k in found if (k.arch, k.family) == (arch, family)]
-        regs = f"{min(k.registers for k in some)}-{max(k.registers for k in some)}"
-        wide = sum(1 for k in some if k.count("STG.E.128"))
-        fused, roots = max(k.count("FFMA", "DFMA") for k in some), max(k.count("MUFU.RSQ") for k in some)
-        print(f"{arch:8} {family:10} {len(some):7} {regs:>10} {wide:8} {fused:5} {roots:5}")
-    faults += [f"{k.arch} {k.name}: {fault}" for k in found for fault in k.faults()]
-    print("\n".join(faults) if faults else "no spills, no contraction, vectors whole", file=sys.stderr)
-    return bool(faults)
+        files = args.files
+        if not files:
+            nvcc = shutil.which("nvcc")
+            if nvcc is None:
+                print("check_cuda: skipped, there is no nvcc")
+                return 0
+            if binary:
+                files = compiled(nvcc, args.arch, Path(folder))
+        if binary is None:
+            print("check_cuda: no cuobjdump; the CUDA toolkit and the triton wheel have it", file=sys.stderr)
+            return 1
+        kernels = [k for f in files for k in read(binary, f, args.arch)]
+    table(kernels)
+    faults = [f"{k.name}: {fault}" for k in kernels for fault in k.faults()]
+    if not any(k.fast for k in kernels):
+        faults.append(f"no step kernel for {args.arch} found")
+    for fault in faults:
+        print(f"check_cuda: {fault}", file=sys.stderr)
+    if not faults:
+        print(f"{len(kernels)} kernels for {args.arch}: no spills, nothing fused but inside the square root,")
+        print("vectors of 16 bytes where all tensors have one type")
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-// What the binding knows of the CUDA kernels: plain C++, no CUDA header. Every launch is on the stream it is
-// given, allocates nothing and waits for nothing, so it can be captured in a graph.
+// Between the Python module and the kernels: nothing of pybind11 beyond this line, nothing of CUDA before it.
 #pragma once
+#include <string>
 #include "../step.h"
 
 namespace fd::cuda {
 
-// A cudaError_t; `device` is the index of the tensors' device, `stream` a cudaStream_t
-int run(const Step& s, int device, void* stream);
-int run(const Fill& f, int device, void* stream);
+// Queue the work on a stream (a cudaStream_t) of a device. Nothing here allocates, copies or waits, so a CUDA
+// graph can record it. std::runtime_error when CUDA refuses.
+void run(const Step& s, int device, void* stream);
+void run(const Fill& f, int device, void* stream);
 
-const char* message(int error);
-int device_count(int& error);
+int device_count(std::string& why);  // 0, and why, where there is no driver
 
 }  // namespace fd::cuda

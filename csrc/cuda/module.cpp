@@ -1,6 +1,7 @@
-// fastdiff._cuda: the CUDA kernels. Links neither torch nor the driver, so it imports on a machine without
-// either.
-#include <pybind11/pybind11.h>
+// fastdiff._cuda: the CUDA kernels. Links neither torch nor a CUDA library: the runtime is inside, so it
+// loads without a driver.
+#include <pybind11/stl.h>
+#include <tuple>
 #include "../check.h"
 #include "launch.h"
 
@@ -8,28 +9,37 @@ namespace py = pybind11;
 
 namespace {
 
-// The stream torch has current on the device, the capture's own inside a graph
-void* stream_of(int device) {
+// torch's current stream of the device: inside torch.cuda.graph the one that records
+void* stream_of(int32_t device, const char* call) {
+  const fd::dl::Table* table = fd::dl::bound().table;
+  if (!table->stream)
+    throw std::runtime_error(std::string(call) + ": this torch does not tell its current CUDA stream");
   void* stream = nullptr;
-  if (fd::dl::bound().table->stream(fd::dl::kCuda, device, &stream)) throw py::error_already_set();
+  if (table->stream(fd::dl::kCuda, device, &stream)) throw py::error_already_set();
   return stream;
-}
-
-void ok(const char* call, int error) {
-  if (error) throw std::runtime_error(std::string(call) + ": CUDA: " + fd::cuda::message(error));
 }
 
 void linear_step(py::handle T, py::handle A, py::handle index, py::handle rng, py::handle draws,
                  py::handle streams, py::handle out) {
   fd::check::Place place{fd::dl::kCuda, -1};
   const fd::Step s = fd::check::step(T, A, index, rng, draws, streams, out, place);
-  ok("linear_step", fd::cuda::run(s, place.index, stream_of(place.index)));
+  void* stream = stream_of(place.index, "linear_step");
+  const py::gil_scoped_release released;  // a full launch queue makes the launch wait
+  fd::cuda::run(s, place.index, stream);
 }
 
 void fill(py::handle out, py::handle rng, py::handle draw, py::handle stream, const std::string& family) {
   fd::check::Place place{fd::dl::kCuda, -1};
   const fd::Fill f = fd::check::fill(out, rng, draw, stream, family, place);
-  ok("fill", fd::cuda::run(f, place.index, stream_of(place.index)));
+  void* queue = stream_of(place.index, "fill");
+  const py::gil_scoped_release released;
+  fd::cuda::run(f, place.index, queue);
+}
+
+std::tuple<int, std::string> device_count() {
+  std::string why;
+  const int n = fd::cuda::device_count(why);
+  return {n, why};
 }
 
 }  // namespace
@@ -39,12 +49,9 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   m.attr("__version__") = FASTDIFF_VERSION;
   m.attr("archs") = FASTDIFF_CUDA_ARCHS;
   m.def("bind", &fd::dl::bind, py::arg("tensor_type"));
-  m.def("device_count", [] {
-    int error = 0;
-    return fd::cuda::device_count(error);
-  });
   m.def("linear_step_", &linear_step, py::arg("T"), py::arg("A"), py::arg("index"), py::arg("rng"),
         py::arg("draws"), py::arg("streams"), py::arg("out"));
   m.def("fill_", &fill, py::arg("out"), py::arg("rng"), py::arg("draw"), py::arg("stream"),
         py::arg("family"));
+  m.def("device_count", &device_count, "(number, \"\") or (0, why there is none)");
 }

@@ -14,6 +14,7 @@ from ..core.predict import convert, input_scale
 from ..noise.streams import column_stream
 from ..ops import _backends
 from ..ops._library import EAGER, route
+from .checks import eagerly
 from .context import Place
 from .denoiser import Denoiser
 
@@ -42,13 +43,15 @@ class Tables:
     def of(self, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
         """Coefficients of every stage, rounded once to the dtype of the arithmetic."""
         made = self.coeffs.get((dtype, device))
-        if made is None:
-            # a stage of draws alone reads a zero, so that it has a batch
-            padded = (np.pad(a, ((0, 0), (1, 0))) if s.draws and not s.inputs else a
-                      for s, a in zip(self.plan.stages, self.plan.coeffs, strict=True))
-            made = [torch.tensor(a, dtype=dtype).to(device) for a in padded]
-            if route(()) == EAGER:  # under a mode or torch.func they are no plain tensors
-                self.coeffs[dtype, device] = made
+        return eagerly(self._make, dtype, device) if made is None else made
+
+    def _make(self, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+        # a stage of draws alone reads a zero, so that it has a batch
+        padded = (np.pad(a, ((0, 0), (1, 0))) if s.draws and not s.inputs else a
+                  for s, a in zip(self.plan.stages, self.plan.coeffs, strict=True))
+        made = [torch.tensor(a, dtype=dtype).to(device) for a in padded]
+        if route(()) == EAGER:  # under a mode or torch.func they are no plain tensors
+            self.coeffs[dtype, device] = made
         return made
 
     def program(self, dtype: torch.dtype) -> Any:
@@ -94,6 +97,7 @@ class Executor:
         self.arithmetic = torch.float64 if x.dtype == torch.float64 else torch.float32
         self.tables = tables_of(plan)
         self.tables.check(self.arithmetic)
+        self.tables.of(self.arithmetic, self.device)
         self.random = plan.stochastic or any(c.kind != "net" for c in plan.calls)
         self.places = {k: _place(denoiser, plan, s.call) for k, s in enumerate(plan.stages) if plan.hooks and s.call}
         self.buffers: list[dict[int, Tensor]] = []  # sets not in use; a run takes one and puts it back

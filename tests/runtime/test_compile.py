@@ -13,7 +13,7 @@ import fastdiff as fd
 from fastdiff.guidance import CFG, Clip, DynamicThreshold, Rescale
 
 SOLVERS: dict[str, dict[str, Any]] = {
-    "ddim": {}, "ddpm": {}, "dpmpp-2m": {}, "dpmpp-2m-sde": {}, "unipc": {"order": 3}, "heun": {"churn": 2.0}, "dpmpp-2s": {},
+    "dpmpp-2m": {}, "dpmpp-2m-sde": {}, "unipc": {"order": 3}, "heun": {"churn": 2.0},
 }
 
 

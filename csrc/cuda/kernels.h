@@ -1,0 +1,19 @@
+// The kernels, all of (Step or Fill, Grid). A file of instances each, compiled side by side.
+#pragma once
+#include <atomic>
+
+namespace fd::cuda {
+
+struct Kernel {
+  const void* address;
+  std::atomic<int> resident{
+      0};  // blocks that one multiprocessor holds at a time; asked for at the first launch
+};
+
+Kernel& fast_f32(int n_in, int n_out, bool noise);
+Kernel& fast_f16(int n_in, int n_out, bool noise);
+Kernel& fast_bf16(int n_in, int n_out, bool noise);
+Kernel& general_step(bool wide, bool short_parts);
+Kernel& fill_kernel();
+
+}  // namespace fd::cuda

@@ -1,0 +1,108 @@
+#include <algorithm>
+#include <atomic>
+#include <stdexcept>
+#include "kernels.h"
+#include "launch.h"
+#include "plan.h"
+
+namespace fd::cuda {
+namespace {
+
+constexpr int kBlocks = 16;  // of one launch on a multiprocessor, at most
+constexpr int kDevices = 64;
+
+void check(cudaError_t e, const char* what) {
+  if (e == cudaSuccess) return;
+  (void)cudaGetLastError();  // it is reported here and not to whom asks next
+  throw std::runtime_error(std::string("fastdiff CUDA: ") + what + ": " + cudaGetErrorString(e));
+}
+
+class OnDevice {
+ public:
+  explicit OnDevice(int device) {
+    check(cudaGetDevice(&before_), "the current device");
+    if (before_ != device) check(cudaSetDevice(device), "changing the device");
+    else before_ = -1;
+  }
+  ~OnDevice() {
+    if (before_ >= 0) (void)cudaSetDevice(before_);
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  int before_ = -1;
+};
+
+int multiprocessors(int device) {
+  static std::atomic<int> known[kDevices];
+  const bool cached = device < kDevices;
+  int n = cached ? known[device].load(std::memory_order_relaxed) : 0;
+  if (n) return n;
+  check(cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device), "the number of multiprocessors");
+  if (cached) known[device].store(n, std::memory_order_relaxed);
+  return n;
+}
+
+int resident(Kernel& k) {
+  int n = k.resident.load(std::memory_order_relaxed);
+  if (n) return n;
+  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n, k.address, kThreads, 0),
+        "finding a kernel for this device");
+  n = std::max(n, 1);
+  k.resident.store(n, std::memory_order_relaxed);
+  return n;
+}
+
+template <class Job>
+void launch(Kernel& k, Job& job, Grid& g, int device, void* stream) {
+  const OnDevice here(device);
+  const int at_once = resident(k);
+  const int64_t wanted = (g.n + kThreads - 1) / kThreads;
+  const int64_t most =
+      int64_t(multiprocessors(device)) * at_once * std::max(1, kBlocks / at_once);  // whole waves
+  const int64_t blocks = std::min(wanted, most);
+  g.threads(blocks * kThreads);
+  void* arguments[] = {&job, &g};
+  check(cudaLaunchKernel(k.address, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), arguments, 0,
+                         static_cast<cudaStream_t>(stream)),
+        "launch");
+}
+
+Kernel& kernel_for(const StepPlan& p) {
+  const Step& s = p.s;
+  if (!p.fast) return general_step(s.wide, p.short_parts);
+  switch (s.out_type) {
+    case Dtype::f32:
+      return fast_f32(s.n_in, s.n_out, s.n_noise);
+    case Dtype::f16:
+      return fast_f16(s.n_in, s.n_out, s.n_noise);
+    default:
+      return fast_bf16(s.n_in, s.n_out, s.n_noise);
+  }
+}
+
+}  // namespace
+
+void run(const Step& s, int device, void* stream) {
+  if (s.B * s.E == 0) return;
+  StepPlan p = plan(s);
+  launch(kernel_for(p), p.s, p.g, device, stream);
+}
+
+void run(const Fill& f, int device, void* stream) {
+  if (f.B * f.E == 0) return;
+  FillPlan p = plan(f);
+  launch(fill_kernel(), p.f, p.g, device, stream);
+}
+
+int device_count(std::string& why) {
+  int n = 0;
+  const cudaError_t e = cudaGetDeviceCount(&n);
+  if (e == cudaSuccess) return n;
+  (void)cudaGetLastError();
+  why = cudaGetErrorString(e);
+  return 0;
+}
+
+}  // namespace fd::cuda
