@@ -58,15 +58,16 @@ def peer(name: str, options: dict, x: torch.Tensor, m: torch.Tensor, steps: int)
     return once
 
 
-def copying(x: torch.Tensor, tensors: float) -> Callable[[], float]:
+def copying(x: torch.Tensor, tensors: float, steps: int) -> Callable[[], float]:
     """Moving as many bytes as the step must, by torch.copy_ over as large a working set."""
     pairs = [(torch.empty_like(x), torch.empty_like(x)) for _ in range(max(1, round(tensors / 2)))]
 
     def once() -> float:
         start = time.perf_counter()
-        for a, b in pairs:
-            a.copy_(b)
-        return (time.perf_counter() - start) * tensors / (2 * len(pairs))
+        for _ in range(steps):
+            for a, b in pairs:
+                a.copy_(b)
+        return (time.perf_counter() - start) / steps * tensors / (2 * len(pairs))
 
     return once
 
@@ -96,7 +97,7 @@ def run(
                 (solver, options), theirs, their_options = CASES[name]
                 plan = fd.plan(solver, fd.processes.VP(), fd.grid("logsnr", fd.processes.VP(), steps=steps, final="sigma_min"), **options)
                 tensors = plan.traffic(1)
-                fns = {"ours": ours(solver, options, x, m, steps), "copy": copying(x, tensors)}
+                fns = {"ours": ours(solver, options, x, m, steps), "copy": copying(x, tensors, steps)}
                 other = peer(theirs, their_options, x, m, steps)
                 if other is not None:
                     fns["peer"] = other
@@ -113,7 +114,7 @@ def run(
 
 def large() -> list[dict]:
     """64 M elements: far beyond every cache, where fresh allocations dominate the peer's step."""
-    return run((64, 16, 256, 256), steps=6, rounds=2, cases=("dpmpp-2m",), dtypes=(torch.float32,))
+    return run((64, 16, 256, 256), steps=20, rounds=1, cases=("dpmpp-2m",), dtypes=(torch.float32,))
 
 
 def host(steps: int = 20, rounds: int = 200) -> list[dict]:

@@ -19,6 +19,9 @@ from .context import Place
 from .denoiser import Denoiser
 
 
+HUGE = 4 << 20  # bytes from which a tensor gets pages of 2 MiB
+
+
 class Tables:
     """What a plan alone decides. Every executor of the plan shares it."""
 
@@ -99,7 +102,7 @@ class Executor:
         self.tables.check(self.arithmetic)
         self.tables.of(self.arithmetic, self.device)
         self.random = plan.stochastic or any(c.kind != "net" for c in plan.calls)
-        self.places = {k: _place(denoiser, plan, s.call) for k, s in enumerate(plan.stages) if plan.hooks and s.call}
+        self._places: dict[int, Place] = {}
         self.buffers: list[dict[int, Tensor]] = []  # sets not in use; a run takes one and puts it back
         # the loop in C++ takes plain CPU tensors; it is left for good once the network has proved too odd for it
         self.slow = not (backend in (None, "cpu") and x.device.type == "cpu" and type(x) is Tensor)
@@ -116,12 +119,24 @@ class Executor:
         for k, row in zip(stages, self.clock.unbind(0), strict=True):
             self.times[k] = row
 
-    def check_clock(self) -> None:
-        """Raise if a network has written to its t, after putting right what later runs will be given."""
-        if self.clock._version != self.started:
-            with torch.inference_mode(False):
-                self.set_clock(torch.empty(0, dtype=self.dtype, device=self.device))
-            raise ValueError("the network changed its times t in place; let it work on a copy (t.clone())")
+    def right_clock(self) -> bool:
+        """False if a network has written to its t; then the times are made anew for the runs to come."""
+        if self.clock._version == self.started:
+            return True
+        with torch.inference_mode(False):
+            self.set_clock(torch.empty(0, dtype=self.dtype, device=self.device))
+        return False
+
+    def place(self, k: int) -> Place:
+        """Where the call of stage k stands, for hooks."""
+        place = self._places.get(k)
+        return eagerly(self._find, k) if place is None else place
+
+    def _find(self, k: int) -> Place:
+        call = self.plan.stages[k].call
+        assert call is not None
+        place = self._places[k] = _place(self.denoiser, self.plan, call)
+        return place
 
     def table(self, double: bool) -> list[Tensor]:
         return self.tables.of(torch.float64 if double else torch.float32, self.device)
@@ -130,6 +145,13 @@ class Executor:
     def program(self) -> Any:
         return None if self.slow else self.tables.program(self.arithmetic)
 
+    def fresh(self) -> Tensor:
+        """A tensor like x that nothing has been written to."""
+        t = torch.empty(self.shape, dtype=self.dtype, device=self.device)
+        if self.device.type == "cpu" and t.nbytes >= HUGE and type(t) is Tensor:
+            _C.huge_pages(t)
+        return t
+
     def take_buffers(self) -> dict[int, Tensor]:
         try:
             return self.buffers.pop()
@@ -137,7 +159,7 @@ class Executor:
             pass
         states = [r for r, kind in enumerate(self.plan.kinds) if kind == "state" and r != self.plan.out]
         with torch.inference_mode(False):
-            return {r: torch.empty(self.shape, dtype=self.dtype, device=self.device) for r in states}
+            return {r: self.fresh() for r in states}
 
     def boundary(self, stop: int) -> int:
         """The stage with which a run goes on after `stop` steps."""

@@ -21,6 +21,7 @@ from .context import Context, Graph, run_hook
 from .executor import Executor
 from .state import State, needed
 
+T_CHANGED = "the network changed its times t in place; let it work on a copy (t.clone())"
 Callback = Callable[[int, float, Tensor, Tensor], Any]
 Conditions = tuple[list[dict[str, Any]], dict[str, Any] | None]  # of each branch; of all in one batch, where they stack
 
@@ -40,7 +41,7 @@ def run_fast(e: Executor, program: Any, x: Tensor, rng: Tensor | None, cond: dic
     pool = e.take_buffers()
     registers: list[Tensor | None] = [x if r == 0 else pool.get(r) for r in range(len(plan.kinds))]
     if plan.out != 0:
-        registers[plan.out] = torch.empty_like(x)
+        registers[plan.out] = e.fresh()
     ours = [t for t in registers if t is not None]
     written = [version(t) for t in ours]  # the program's own writes are not counted
     net = denoiser.net
@@ -69,7 +70,8 @@ def run_fast(e: Executor, program: Any, x: Tensor, rng: Tensor | None, cond: dic
         return run.registers[plan.out]
     if [version(t) for t in ours] != written:
         raise ValueError("the network changed its input x in place; let it work on a copy (x.clone())")
-    e.check_clock()
+    if not e.right_clock():
+        raise ValueError(T_CHANGED)
     e.buffers.append(pool)
     out = registers[plan.out]
     assert out is not None
@@ -77,21 +79,20 @@ def run_fast(e: Executor, program: Any, x: Tensor, rng: Tensor | None, cond: dic
 
 
 class Outputs:
-    """Keeps what the network (or a hook) returns apart from our own memory and from what it returned before."""
+    """Keeps what the network (or a hook) returns apart from our memory and from what it returned before."""
 
-    def __init__(self, plan: Plan):
-        self.plan = plan
+    def __init__(self) -> None:
+        self.ours: set[int] = set()  # addresses of storages
         self.versions: dict[int, int] = {}  # register of an output -> its version when it came
 
-    def own(self, out: Tensor, register: int, step: int, registers: Mapping[int, Tensor]) -> Tensor:
-        """The output in order for its register; a copy of a view of x or of a buffer, which the next stage overwrites."""
-        for r, held in registers.items():
-            if r in self.versions and held is not None and self.versions[r] != version(held):
+    def own(self, out: Tensor, register: int, step: int, registers: Mapping[int, Tensor | None]) -> Tensor:
+        """The output in order for its register; a copy where it shares memory that the next stage overwrites."""
+        for r, came in self.versions.items():
+            held = registers[r]
+            if held is not None and version(held) != came:
                 raise ValueError(f"the network wrote its output of step {step} over an earlier one that is still "
                                  "needed; let it return a new tensor (out.clone())")
-        place = out.untyped_storage().data_ptr()
-        ours = (t for r, t in registers.items() if t is not None and self.plan.kinds[r] != "raw")
-        if out.numel() and any(t.untyped_storage().data_ptr() == place for t in ours):
+        if out.untyped_storage().data_ptr() in self.ours and out.numel():
             out = out.clone(memory_format=torch.contiguous_format)
         out = out.contiguous()
         self.versions[register] = version(out)
@@ -113,7 +114,10 @@ class Run:
         self.plain = gradient is None and route(registers.values()) == EAGER
         self.pool = executor.take_buffers() if self.plain else {}
         self.places = dict(self.pool)
-        self.outputs = Outputs(self.plan)
+        self.outputs = Outputs()
+        if self.plain:
+            mine = [t for r, t in registers.items() if self.plan.kinds[r] != "raw"]
+            self.outputs.ours.update(t.untyped_storage().data_ptr() for t in (*mine, *self.pool.values()))
         self.branches: dict[tuple[int, ...], Conditions] = {}
         self.ctx: Context | None = None
         hooks = self.plan.hooks
@@ -143,8 +147,8 @@ class Run:
                 self.registers.update(zip(call.outs, outs, strict=True))
                 if bar is not None and call.kind == "net":
                     bar.update(1)
-        if not torch.compiler.is_compiling():
-            self.e.check_clock()
+        if not torch.compiler.is_compiling() and not self.e.right_clock():
+            raise ValueError(T_CHANGED)
         if self.pool:
             self.e.buffers.append(self.pool)
 
@@ -193,7 +197,8 @@ class Run:
     def _place(self, r: int) -> Tensor:
         """The memory of a register: a buffer, or what this run gives away (the result, a trajectory)."""
         if r not in self.places:
-            self.places[r] = torch.empty(self.e.shape, dtype=self.e.dtype, device=self.e.device)
+            self.places[r] = self.e.fresh()
+            self.outputs.ours.add(self.places[r].untyped_storage().data_ptr())
         return self.places[r]
 
     def _launch(self, T: list[Tensor], A: Tensor, noise: list[tuple[int, int]], outs: list[Tensor] | None,
@@ -241,7 +246,7 @@ class Run:
             raise NonFinite(f"the network's output is not finite at step {call.step} (t={call.t:g})")
         if ctx is not None:
             if self.grad_input:
-                ctx.graph = Graph(leaf, outs, self.e.places[k].weights, self.gradient is not None)
+                ctx.graph = Graph(leaf, outs, self.e.place(k).weights, self.gradient is not None)
                 outs = outs if self.gradient is not None else [o.detach() for o in outs]
             ctx.outputs = outs
         return outs
@@ -271,7 +276,7 @@ class Run:
             for i, hook in enumerate(self.plan.hooks):
                 if hook.branches:
                     assert self.ctx is not None
-                    self.ctx.at(self.e.places[k], i)
+                    self.ctx.at(self.e.place(k), i)
                     every.update((first + j, self._condition(own)) for j, own in enumerate(hook.inputs(self.ctx)))
                     first += hook.branches
             conds = [every[b] for b in branches]
@@ -288,6 +293,6 @@ class Run:
 
     def hook(self, k: int, call: PlanCall) -> list[Tensor]:
         assert self.ctx is not None
-        self.ctx.at(self.e.places[k], call.hook)
+        self.ctx.at(self.e.place(k), call.hook)
         outs = run_hook(self.plan.hooks[call.hook], self.ctx, call, [self.registers[r] for r in call.args])
         return [o.to(self.e.dtype) for o in outs]

@@ -134,7 +134,11 @@ class Sampler:
     def _executor(self, plan: Plan, x: Tensor) -> Executor:
         key = (plan is self.plan, tuple(x.shape), x.dtype, x.device)
         executor = self._executors.get(key)
-        return eagerly(self._new_executor, key, plan, x) if executor is None else executor
+        if executor is None:
+            return eagerly(self._new_executor, key, plan, x)
+        if not torch.compiler.is_compiling():
+            executor.right_clock()  # of a run that did not come to its end
+        return executor
 
     def _new_executor(self, key: tuple[Any, ...], plan: Plan, x: Tensor) -> Executor:
         with torch.inference_mode(False):
@@ -154,6 +158,9 @@ class Sampler:
     def _make_trajectory(self) -> tuple[Plan, np.ndarray]:
         plan = self.plan.with_trajectory()
         return plan, np.array([plan.times[0], *(plan.end_of(i) for i in range(plan.visits))])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_executors": {}}  # a copy makes its own
 
     def __repr__(self) -> str:
         return f"Sampler({self.denoiser!r}, {self.plan!r})"

@@ -1,6 +1,8 @@
 """The promises of a first hour: shapes, dtypes, ways to give times and seeds, ends of a grid, two threads, the command line."""
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 import threading
@@ -169,6 +171,31 @@ def test_a_sampler_called_inside_its_own_network(vp: fd.processes.VP, nets: Any)
     x = torch.randn(3, 4)
     plain = fd.Sampler(fd.Denoiser(lambda x, t: nets.exact(x, t) + 0.01 * inner(x), vp, predicts="noise"), inner.plan)
     assert torch.equal(outer[0](x), plain(x))
+
+
+def test_samplers_can_be_copied(vp: fd.processes.VP) -> None:
+    """As part of a module, say, of which an average is kept."""
+    net = nn.Linear(3, 3)
+    sampler = fd.Sampler(fd.Denoiser(lambda x, t, net=net: net(x), vp, predicts="noise"), fd.plan("ddpm", vp, [0.9, 0.5, 0.1]))
+    x = torch.randn(2, 3)
+    want = sampler(x, seeds=0)
+    assert torch.equal(copy.deepcopy(sampler)(x, seeds=0), want)
+    module = fd.Sampler(fd.Denoiser(Wrapped(net), vp, predicts="noise"), sampler.plan)
+    other = copy.deepcopy(module)
+    assert torch.equal(module(x, seeds=0), want)
+    with torch.no_grad():
+        net.weight.zero_()
+    assert torch.equal(other(x, seeds=0), want) and not torch.equal(module(x, seeds=0), want)
+    assert torch.equal(pickle.loads(pickle.dumps(other))(x, seeds=0), want)
+
+
+class Wrapped(nn.Module):
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.net(x)
 
 
 def test_kept_tables_are_bounded(vp: fd.processes.VP, nets: Any) -> None:

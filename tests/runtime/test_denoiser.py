@@ -191,6 +191,30 @@ def test_a_network_that_changes_x_is_found(first: int, looked_at: bool) -> None:
             fd.sample(denoiser, torch.randn(3, 4), solver=solver, steps=5, check_finite=looked_at)
 
 
+@pytest.mark.parametrize("looked_at", [{}, {"check_finite": True}, {"gradient": "full"}, {"trajectory": True}])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_network_that_changes_t_is_found_and_spoils_no_later_run(batch: int, looked_at: dict[str, Any]) -> None:
+    spoil, raising = [False], [False]
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        if spoil[0]:
+            t.mul_(1000)
+        if raising[0]:
+            raise RuntimeError("enough")
+        return x / (x * x + 1) + t[:, None]
+
+    vp = fd.processes.VP()
+    sampler = fd.Sampler(fd.Denoiser(net, vp, predicts="noise"), fd.plan("dpmpp-2m", vp, fd.grid("logsnr", vp, steps=4)))
+    x = torch.randn(batch, 4)
+    want = sampler(x)
+    for raising[0] in (False, True):
+        spoil[0] = True
+        with pytest.raises((ValueError, RuntimeError), match="enough" if raising[0] else "times t in place"):
+            sampler(x, **looked_at)
+        spoil[0], raising[0] = False, False
+        assert torch.equal(sampler(x), want)
+
+
 WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "one axis less": (lambda x, t: x[:, 0], ValueError, r"shape \(3,\) for x of shape \(3, 4\)"),
     "one sample less": (lambda x, t: x[:2], ValueError, r"shape \(2, 4\)"),
