@@ -120,7 +120,8 @@ class Denoiser:
 
     def __call__(self, x: Tensor, t: Any, cond: Mapping[str, Any] | None = None) -> Tensor:
         """The data prediction at time t (a number, or one per sample)."""
-        t = np.broadcast_to(np.asarray(t.detach().cpu() if isinstance(t, Tensor) else t, dtype=np.float64), (x.shape[0],))
+        t = np.asarray(t.tolist() if isinstance(t, Tensor) else t, dtype=np.float64)
+        t = np.broadcast_to(t, (x.shape[0],))
         shape = (-1,) + (1,) * (x.dim() - 1)
         node = self.process.node(t)
 

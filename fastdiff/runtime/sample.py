@@ -137,7 +137,7 @@ def _times(process: Process, times: Any, steps: Any, grid: Any, grid_options: An
     if times is not None:
         if grid is not None or grid_options:
             raise ValueError("give times or a grid, not both")
-        return check_times(times.detach().cpu().double().numpy() if isinstance(times, Tensor) else times, process)
+        return check_times(times.tolist() if isinstance(times, Tensor) else times, process)
     if grid_options is not None and not isinstance(grid_options, Mapping):
         raise TypeError(f"grid_options must be a dict, got {type(grid_options).__name__}")
     made = grids.make(process.default_grid if grid is None else grid, **dict(grid_options or {}))
