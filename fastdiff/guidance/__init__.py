@@ -1,4 +1,5 @@
 """Guidance: hooks that change the prediction."""
+
 from .cfg import CFG
 from .clip import Clip
 from .rescale import Rescale

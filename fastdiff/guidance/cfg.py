@@ -8,6 +8,7 @@ the tests.
 
 Source: Ho & Salimans 2022, arXiv:2207.12598; interval: Kynkaanniemi et al. 2024, arXiv:2404.07724.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,8 @@ from ..core.options import check_numbers
 @dataclass(frozen=True, eq=False)
 class CFG(Hook):
     """scale     the weight w
-    uncond    keyword arguments of the network that replace those of `cond` in the unconditional half; a tensor
+    uncond    keyword arguments of the network that replace those of `cond` in the unconditional half; a
+              tensor
               whose first size is the batch is per sample
     interval  (lo, hi) in sigma/alpha: guidance only while lo < sigma/alpha <= hi; outside, one network call
               instead of two
@@ -37,8 +39,10 @@ class CFG(Hook):
     def __post_init__(self) -> None:
         check_numbers(self, "scale")
         if not isinstance(self.uncond, Mapping):
-            raise TypeError("CFG: uncond must be a dict of the network's keyword arguments, "
-                            f"got {type(self.uncond).__name__}")
+            raise TypeError(
+                "CFG: uncond must be a dict of the network's keyword arguments, "
+                f"got {type(self.uncond).__name__}"
+            )
         if self.interval is not None:
             object.__setattr__(self, "interval", _interval(self.interval))
 

@@ -1,4 +1,6 @@
-"""Static clip of the data prediction: xhat <- clamp(xhat, low, high). Only for data known to lie in that range."""
+"""Static clip of the data prediction: xhat <- clamp(xhat, low, high). Only for data known to lie in that
+range."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

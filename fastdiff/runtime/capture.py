@@ -1,4 +1,5 @@
 """CapturedSampler: a whole run as one CUDA graph."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -41,12 +42,18 @@ class CapturedSampler:
         """Replay with another x, other seeds and other tensors in cond (of the captured shapes)."""
         check_x(x)
         if x.shape != self.x.shape or x.dtype != self.x.dtype or x.device != self.x.device:
-            raise ValueError(f"captured for {tuple(self.x.shape)} {self.x.dtype} on {self.x.device}, got {tuple(x.shape)} {x.dtype} on {x.device}")
+            made, came = (f"{tuple(t.shape)} {t.dtype} on {t.device}" for t in (self.x, x))
+            raise ValueError(f"captured for x {made}, got {came}")
         self.x.copy_(x)
         if self.executor.random:
             self.rng.copy_(resolve(seeds, x.shape[0], x.device))
         for k, v in (cond or {}).items():
-            if k not in self.cond or not isinstance(v, Tensor) or not isinstance(self.cond[k], Tensor) or v.shape != self.cond[k].shape:
+            if (
+                k not in self.cond
+                or not isinstance(v, Tensor)
+                or not isinstance(self.cond[k], Tensor)
+                or v.shape != self.cond[k].shape
+            ):
                 raise ValueError(f"cond[{k!r}] was not captured as a tensor of this shape")
             self.cond[k].copy_(v)
         self.graph.replay()

@@ -1,4 +1,5 @@
 """What can be said about the arguments of a run before it."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -35,27 +36,42 @@ def check_run(plan: Plan, cond: Any, gradient: Any, callback: Any) -> None:
     if cond is not None and not (isinstance(cond, Mapping) and all(isinstance(k, str) for k in cond)):
         raise TypeError(f"cond must be a dict of the network's keyword arguments, got {type(cond).__name__}")
     if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be callable as callback(step, t, x, data), got {type(callback).__name__}")
+        raise TypeError(
+            f"callback must be callable as callback(step, t, x, data), got {type(callback).__name__}"
+        )
     if torch.compiler.is_compiling():
         return
     wants_graph = gradient is not None or any(h.grad == "input" for h in plan.hooks)
     if wants_graph and torch.is_inference_mode_enabled():
-        raise ValueError("torch.inference_mode records nothing, but gradient or a hook's ctx.vjp needs a graph; use torch.no_grad")
+        raise ValueError(
+            "torch.inference_mode records nothing, but gradient or a hook's ctx.vjp needs a graph; "
+            "use torch.no_grad"
+        )
     if gradient != "full" and torch.is_grad_enabled() and _under_func_grad():
-        why = "would give a derivative of 0" if gradient is None else "needs hooks on saved tensors, which torch.func has not"
-        raise ValueError(f"inside torch.func.grad or vjp gradient={gradient!r} {why}: pass gradient='full', or sample "
-                         "under torch.no_grad()")
+        why = "would give a derivative of 0"
+        if gradient is not None:
+            why = "needs hooks on saved tensors, which torch.func has not"
+        raise ValueError(
+            f"inside torch.func.grad or vjp gradient={gradient!r} {why}: pass gradient='full', or sample "
+            "under torch.no_grad()"
+        )
 
 
 def _under_func_grad() -> bool:
     if not torch._C._are_functorch_transforms_active():
         return False
-    return any(level.key() == torch._C._functorch.TransformType.Grad for level in torch._C._functorch.get_interpreter_stack() or ())
+    functorch = torch._C._functorch  # type: ignore[attr-defined]
+    return any(
+        level.key() == functorch.TransformType.Grad for level in functorch.get_interpreter_stack() or ()
+    )
 
 
 def eagerly(make: Callable[..., Any], *args: Any) -> Any:
-    """make(*args) outside of a torch.compile around us: plans and tables are made by host code, which no graph can hold."""
+    """make(*args) outside of a torch.compile around us: plans and tables are made by host code, which no
+    graph can hold."""
     if not torch.compiler.is_compiling():
         return make(*args)
-    torch._dynamo.graph_break(msg="fastdiff: to compile a Sampler whole, run it once before at this shape, dtype and device")
+    torch._dynamo.graph_break(
+        msg="fastdiff: to compile a Sampler whole, run it once before at this shape, dtype and device"
+    )
     return torch.compiler.disable(make)(*args)

@@ -1,7 +1,9 @@
-"""What the network gets besides x and t: keyword arguments, of which tensors with the batch as their first axis are per sample.
+"""What the network gets besides x and t: keyword arguments.
 
-A tensor of first size 1 stands for all samples. Dicts inside (as `added_cond_kwargs` of diffusers) are treated alike.
+A tensor whose first size is the batch is per sample, one whose first size is 1 stands for all. Dicts inside
+(as `added_cond_kwargs` of diffusers) are treated alike.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -26,11 +28,22 @@ def _rows(v: Any, first: int, last: int, batch: int) -> Any:
 
 def detached(cond: Mapping[str, Any]) -> dict[str, Any]:
     """The same values, cut off from their graphs."""
-    return {k: detached(v) if isinstance(v, Mapping) else v.detach() if isinstance(v, Tensor) else v for k, v in cond.items()}
+    return {
+        k: detached(v) if isinstance(v, Mapping) else v.detach() if isinstance(v, Tensor) else v
+        for k, v in cond.items()
+    }
+
+
+def same(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]]) -> bool:
+    """The very same values under the same names."""
+    return len(a) == len(b) and all(
+        p.keys() == q.keys() and all(p[k] is q[k] for k in p) for p, q in zip(a, b, strict=True)
+    )
 
 
 def stack(conds: Sequence[Mapping[str, Any]], batch: int) -> dict[str, Any] | None:
-    """The arguments of several branches as those of one batch, one branch after the other; None where they do not stack."""
+    """The arguments of several branches as those of one batch, a branch after the other; None where they do
+    not stack."""
     merged: dict[str, Any] = {}
     for key in dict.fromkeys(k for c in conds for k in c):
         merged[key] = _stack([c.get(key, _MISSING) for c in conds], batch)
@@ -48,6 +61,5 @@ def _stack(values: Sequence[Any], batch: int) -> Any:
     if all(isinstance(v, Mapping) for v in values):
         inner = stack(values, batch)
         return _MISSING if inner is None else inner
-    if all(v is a for v in values) or all(type(v) is type(a) and isinstance(v, (int, float, str)) and v == a for v in values):
-        return a
-    return _MISSING
+    plain = isinstance(a, (int, float, str)) and all(type(v) is type(a) and v == a for v in values)
+    return a if plain or all(v is a for v in values) else _MISSING

@@ -1,7 +1,9 @@
 """Context: what a hook sees at its point. One object per run; nothing is copied into it."""
+
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -123,24 +125,44 @@ class Context:
         p, q, scale = self.place.p, self.place.q, self.place.scale
         seeds = [v.to(o.dtype) * (w * q) for w, o in zip(weights, outputs, strict=True)]
         if not all(o.requires_grad for o in outputs):
-            raise ValueError("ctx.vjp: the network's output carries no graph; does it run under no_grad, or detach?")
+            raise ValueError(
+                "ctx.vjp: the network's output carries no graph; does it run under no_grad, or detach?"
+            )
         with torch.enable_grad():
-            (back,) = torch.autograd.grad(outputs, leaf, seeds, retain_graph=True, create_graph=further, allow_unused=True)
+            (back,) = torch.autograd.grad(
+                outputs, leaf, seeds, retain_graph=True, create_graph=further, allow_unused=True
+            )
             return p * v if back is None else p * v + scale * back.to(v.dtype)
 
 
-def run_hook(hook: Any, ctx: Context, call: PlanCall, args: Sequence[Tensor]) -> list[Tensor]:
-    """One hook at one point; its error names it, the point and the step."""
-    name, act = type(hook).__name__, getattr(hook, call.kind)
+@contextmanager
+def _named(hook: Any, point: str, ctx: Context) -> Iterator[None]:
+    """An error names the hook, the point and the step."""
     try:
-        return _checked(act, ctx, call, args)
+        yield
     except Exception as e:
-        where = f"in hook {name} at point {call.kind!r}, step {call.step} (t={ctx.t:g})"
+        where = f"in hook {type(hook).__name__} at point {point!r}, step {ctx.step} (t={ctx.t:g})"
         if hasattr(e, "add_note"):
-            e.add_note(where)
+            e.add_note(where)  # type: ignore[attr-defined]
         elif e.args and isinstance(e.args[0], str):  # Python 3.10
             e.args = (f"{e.args[0]} ({where})", *e.args[1:])
         raise
+
+
+def run_hook(hook: Any, ctx: Context, call: PlanCall, args: Sequence[Tensor]) -> list[Tensor]:
+    """One hook at its point."""
+    with _named(hook, call.kind, ctx):
+        return _checked(getattr(hook, call.kind), ctx, call, args)
+
+
+def ask_inputs(hook: Any, ctx: Context) -> list[Mapping[str, Any]]:
+    """Keyword arguments of the network for each of the hook's branches."""
+    with _named(hook, "inputs", ctx):
+        given = list(hook.inputs(ctx))
+        if len(given) != hook.branches or not all(isinstance(own, Mapping) for own in given):
+            kinds = ", ".join(type(own).__name__ for own in given)
+            raise ValueError(f"inputs must return {hook.branches} dicts, one for each branch, got ({kinds})")
+        return given
 
 
 def _checked(act: Callable[..., Any], ctx: Context, call: PlanCall, args: Sequence[Tensor]) -> list[Tensor]:
@@ -160,5 +182,6 @@ def _checked(act: Callable[..., Any], ctx: Context, call: PlanCall, args: Sequen
         if not isinstance(b, Tensor):
             raise TypeError(f"{call.kind} must return a tensor, got {type(b).__name__}")
         if b.shape != a.shape or b.device != a.device or not b.is_floating_point():
-            raise ValueError(f"{call.kind} must return {tuple(a.shape)} on {a.device}, got {tuple(b.shape)} {b.dtype} on {b.device}")
+            came = f"{tuple(b.shape)} {b.dtype} on {b.device}"
+            raise ValueError(f"{call.kind} must return {tuple(a.shape)} on {a.device}, got {came}")
     return outs

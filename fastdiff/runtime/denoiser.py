@@ -1,4 +1,5 @@
 """Denoiser: a network, what it predicts, and how it is to be called."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -19,17 +20,19 @@ TIMES = ("t", "sigma", "lambda", "c_noise")
 class Denoiser:
     """A network with the process it was trained on.
 
-    net           net(x, t, **cond) -> a tensor like x, a tuple whose first is one, or an object with `.sample`
+    net           net(x, t, **cond) -> a tensor like x, a tuple that starts with one, or what has a `.sample`
     process       a Process
     predicts      "noise" | "data" | "velocity" | "flow" | "score"; not needed with `precondition`
-    time          what the network is given: "t" | "sigma" (sigma/alpha) | "lambda" (log alpha/sigma) | "c_noise" (log(sigma/alpha)/4),
-                  or ("index", N) for a network trained on N discrete steps. A (B,) tensor on x's device, float32 (float64 for
-                  float64 x), int64 for an index. Default "t", with `precondition` "c_noise".
+    time          what the network is given: "t" | "sigma" (sigma/alpha) | "lambda" (log alpha/sigma) |
+                  "c_noise" (log(sigma/alpha)/4), or ("index", N) for a network trained on N discrete steps.
+                  A (B,) tensor on x's device, float32 (float64 for float64 x), int64 for an index.
+                  Default "t", with `precondition` "c_noise".
     precondition  "edm": the network is Karras' raw F in  x0 = c_skip x/alpha + c_out F(c_in x/alpha, c_noise)
     variance      "learned-range": the network gives 2C channels, of which the first C are the prediction
     x_dtype       dtype in which the network wants x (default: x's own)
 
-    Raises TypeError and ValueError for anything else. Called as `denoiser(x, t)` it gives the data prediction.
+    Raises TypeError and ValueError for anything else. `denoiser(x, t)` gives the data prediction. The network
+    may keep neither x nor t, nor write to them: their memory is used again.
     Source of the preconditioning: Karras et al. 2022, arXiv:2206.00364, table 1.
     """
 
@@ -47,7 +50,8 @@ class Denoiser:
         if not callable(net):
             raise TypeError(f"Denoiser: net must be callable as net(x, t, **cond), got {type(net).__name__}")
         if not isinstance(process, Process):
-            raise TypeError(f"Denoiser: process must be a Process (see fd.processes), got {type(process).__name__}")
+            came = type(process).__name__
+            raise TypeError(f"Denoiser: process must be a Process (see fd.processes), got {came}")
         if precondition not in (None, "edm"):
             raise unknown("precondition", precondition, ("edm",))
         if predicts is None and precondition is None:
@@ -55,20 +59,25 @@ class Denoiser:
         if variance not in (None, "learned-range"):
             raise unknown("variance", variance, ("learned-range",))
         if predicts is not None and not isinstance(predicts, str):
-            raise TypeError(f"Denoiser: predicts must be a name such as 'noise', got {type(predicts).__name__}")
+            came = type(predicts).__name__
+            raise TypeError(f"Denoiser: predicts must be a name such as 'noise', got {came}")
         if predicts is not None and predicts not in PREDICTIONS and not (predicts == "edm" and precondition):
             raise unknown("prediction (predicts)", predicts, PREDICTIONS)
         if precondition is not None and predicts not in (None, "data", "edm"):
-            raise ValueError(f"Denoiser: precondition='edm' makes a data prediction of a raw network, so predicts={predicts!r} cannot hold")
+            raise ValueError(
+                "Denoiser: precondition='edm' makes a data prediction of a raw network, "
+                f"so predicts={predicts!r} cannot hold"
+            )
         if time is None:
             time = "c_noise" if precondition else "t"
         if isinstance(time, tuple):
-            if len(time) != 2 or time[0] != "index" or isinstance(time[1], bool) or not isinstance(time[1], int) or time[1] < 1:
+            if len(time) != 2 or time[0] != "index" or type(time[1]) is not int or time[1] < 1:
                 raise ValueError(f'Denoiser: time={time!r}; a discrete time is written ("index", 1000)')
         elif time not in TIMES:
             raise unknown("time", time, TIMES)
         if x_dtype is not None and x_dtype not in DTYPES:
-            raise TypeError(f"Denoiser: x_dtype must be float32, float16, bfloat16 or float64, got {x_dtype!r}")
+            kinds = "float32, float16, bfloat16 or float64"
+            raise TypeError(f"Denoiser: x_dtype must be {kinds}, got {x_dtype!r}")
         self.net, self.process, self.time, self.variance, self.x_dtype = net, process, time, variance, x_dtype
         self.predicts: str = "edm" if precondition else str(predicts)
 
@@ -86,8 +95,8 @@ class Denoiser:
     def times_tensor(self, t: Any, like: Tensor) -> Tensor:
         """model_times on x's device, in the dtype the network gets."""
         v = self.model_times(t)
-        dtype = torch.int64 if v.dtype == np.int64 else torch.float64 if like.dtype == torch.float64 else torch.float32
-        return torch.tensor(v).to(device=like.device, dtype=dtype)
+        real = torch.float64 if like.dtype == torch.float64 else torch.float32
+        return torch.tensor(v).to(device=like.device, dtype=torch.int64 if v.dtype == np.int64 else real)
 
     def raw(self, x: Tensor, t: Tensor, cond: Mapping[str, Any]) -> Tensor:
         """One call of the network, its output checked: a tensor of x's shape on x's device."""
@@ -100,39 +109,50 @@ class Denoiser:
         if not isinstance(out, Tensor):
             if isinstance(out, (tuple, list)) and out:
                 out = out[0]
-            elif hasattr(out, "sample"):
-                out = out.sample
+            else:
+                out = getattr(out, "sample", out)
             if not isinstance(out, Tensor):
-                raise TypeError(f"the network must return a tensor, a tuple whose first is one, or an object with .sample; got {type(out).__name__}")
-        want = tuple(x.shape)
-        if self.variance is not None and x.dim() > 1 and tuple(out.shape) == (want[0], 2 * want[1], *want[2:]):
-            out = out[:, : want[1]]
-        if tuple(out.shape) != want:
-            more = f" or {(want[0], 2 * want[1], *want[2:])}" if self.variance is not None and x.dim() > 1 else ""
-            raise ValueError(f"the network returned shape {tuple(out.shape)} for x of shape {want}; need {want}{more}")
+                raise TypeError(
+                    "the network must return a tensor, a tuple whose first is one, or an object with "
+                    f".sample; got {type(out).__name__}"
+                )
+        want, allowed = tuple(x.shape), [tuple(x.shape)]
+        if self.variance is not None and x.dim() > 1:
+            allowed.append((want[0], 2 * want[1], *want[2:]))
+        if tuple(out.shape) not in allowed:
+            need = " or ".join(map(str, allowed))
+            raise ValueError(
+                f"the network returned shape {tuple(out.shape)} for x of shape {want}; need {need}"
+            )
         if out.dtype not in DTYPES:
             raise TypeError(f"the network returned {out.dtype}; need float32, float16, bfloat16 or float64")
         if out.device != x.device:
             raise ValueError(f"the network returned a tensor on {out.device} for x on {x.device}")
         if out.layout != torch.strided:
             raise TypeError(f"the network returned a tensor of layout {out.layout}; need a dense one")
-        return out
+        return out[:, : want[1]] if tuple(out.shape) != want else out
 
     def __call__(self, x: Tensor, t: Any, cond: Mapping[str, Any] | None = None) -> Tensor:
-        """The data prediction at time t (a number, or one per sample)."""
+        """The data prediction at time t (a number, or one per sample), like x; differentiable."""
+        batch, shape = x.shape[0], (-1, *[1] * (x.dim() - 1))
         t = np.asarray(t.tolist() if isinstance(t, Tensor) else t, dtype=np.float64)
-        t = np.broadcast_to(t, (x.shape[0],))
-        shape = (-1,) + (1,) * (x.dim() - 1)
+        if t.shape not in ((), (batch,)):
+            raise ValueError(f"Denoiser: t has shape {t.shape}; need one number or ({batch},)")
+        t = np.broadcast_to(t, (batch,))
         node = self.process.node(t)
+        wide = x if x.dtype == torch.float64 else x.float()
 
         def column(v: Any) -> Tensor:
-            full = np.array(np.broadcast_to(v, t.shape), dtype=np.float64)  # a copy: torch wants arrays it may write
-            return torch.from_numpy(full).to(x.device, x.dtype).reshape(shape)
+            full = np.array(np.broadcast_to(v, t.shape), dtype=np.float64)  # torch wants what it may write
+            return torch.from_numpy(full).to(x.device, wide.dtype).reshape(shape)
 
         p, q = convert(self.predicts, "data", node)
-        raw = self.raw(x * column(input_scale(self.predicts, node)), self.times_tensor(t, x), cond or {})
-        return column(p) * x + column(q) * raw
+        scaled = wide * column(input_scale(self.predicts, node))
+        raw = self.raw(scaled.to(x.dtype), self.times_tensor(t, x), cond or {})
+        return (column(p) * wide + column(q) * raw.to(wide.dtype)).to(x.dtype)
 
     def __repr__(self) -> str:
-        net = type(self.net).__name__ if isinstance(self.net, torch.nn.Module) else getattr(self.net, "__name__", type(self.net).__name__)
-        return f"Denoiser({net}, {self.process!r}, predicts={self.predicts!r}, time={self.time!r})"
+        name = type(self.net).__name__
+        if not isinstance(self.net, torch.nn.Module):
+            name = getattr(self.net, "__name__", name)
+        return f"Denoiser({name}, {self.process!r}, predicts={self.predicts!r}, time={self.time!r})"

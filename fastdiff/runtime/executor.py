@@ -1,4 +1,5 @@
 """Executor: a plan made ready for one shape, dtype and device: coefficient tables, network times, buffers."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -8,16 +9,16 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from .. import _C
+from .. import _C  # type: ignore[attr-defined]
 from ..core.plan import DRAWS, INPUTS, OUTPUTS, Plan, PlanCall
 from ..core.predict import convert, input_scale
+from ..core.process import Process
 from ..noise.streams import column_stream
 from ..ops import _backends
 from ..ops._library import EAGER, route
 from .checks import eagerly
 from .context import Place
 from .denoiser import Denoiser
-
 
 HUGE = 4 << 20  # bytes from which a tensor gets pages of 2 MiB
 
@@ -26,22 +27,27 @@ class Tables:
     """What a plan alone decides. Every executor of the plan shares it."""
 
     def __init__(self, plan: Plan):
-        self.plan = plan
+        # not the plan itself: the entry it keys would never die
+        self.solver, self.predicts, self.hooks = plan.solver, plan.predicts, plan.hooks
+        self.stages, self.kinds = plan.stages, plan.kinds
+        self.places: dict[int, Place] = {}
         self.coeffs: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
         self.programs: dict[torch.dtype, Any] = {}
-        sizes = [float(np.abs(a).max(initial=0)) for a in plan.coeffs]
+        sizes = [float(np.abs(s.coeffs).max(initial=0)) for s in plan.stages]
         self.worst = max(range(len(sizes)), key=sizes.__getitem__)
         self.largest = sizes[self.worst]
 
     def check(self, dtype: torch.dtype) -> None:
-        """Refuse a plan whose result would be rounding error: it amplifies that of the arithmetic beyond 1."""
+        """Refuse a plan whose result would be rounding error: it amplifies the arithmetic's own beyond 1."""
         if self.largest <= 0.1 / torch.finfo(dtype).eps:
             return
-        call = self.plan.stages[self.worst].call
+        call = self.stages[self.worst].call
         where = f"before step {call.step} (t={call.t:g})" if call else "of the last step"
         better = "" if dtype == torch.float64 else ", or is this a case for float64"
-        raise ValueError(f"{self.plan.solver}: a coefficient {where} is {self.largest:.3g}, so its result would be "
-                         f"rounding error of {dtype}; are two times too close together{better}?")
+        raise ValueError(
+            f"{self.solver}: a coefficient {where} is {self.largest:.3g}, so its result would be "
+            f"rounding error of {dtype}; are two times too close together{better}?"
+        )
 
     def of(self, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
         """Coefficients of every stage, rounded once to the dtype of the arithmetic."""
@@ -50,8 +56,9 @@ class Tables:
 
     def _make(self, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
         # a stage of draws alone reads a zero, so that it has a batch
-        padded = (np.pad(a, ((0, 0), (1, 0))) if s.draws and not s.inputs else a
-                  for s, a in zip(self.plan.stages, self.plan.coeffs, strict=True))
+        padded = (
+            np.pad(s.coeffs, ((0, 0), (1, 0))) if s.draws and not s.inputs else s.coeffs for s in self.stages
+        )
         made = [torch.tensor(a, dtype=dtype).to(device) for a in padded]
         if route(()) == EAGER:  # under a mode or torch.func they are no plain tensors
             self.coeffs[dtype, device] = made
@@ -64,20 +71,60 @@ class Tables:
         return self.programs[dtype]
 
     def _straight(self) -> bool:
-        calls = all(c.kind == "net" and c.branches == (0,) for c in self.plan.calls)
-        constants = any(k.startswith("const") for k in self.plan.kinds)
-        return calls and not constants and all(
-            not s.emits and (s.inputs or not s.draws)
-            and len(s.outputs) <= OUTPUTS and len(s.inputs) <= INPUTS and len(s.draws) <= DRAWS
-            for s in self.plan.stages
-        )
+        if any(kind.startswith("const") for kind in self.kinds):
+            return False
+        for s in self.stages:
+            if s.call is not None and (s.call.kind != "net" or s.call.branches != (0,)):
+                return False
+            if s.emits or (s.draws and not s.inputs):
+                return False
+            if len(s.outputs) > OUTPUTS or len(s.inputs) > INPUTS or len(s.draws) > DRAWS:
+                return False
+        return True
 
     def _compile(self, dtype: torch.dtype) -> Any:
-        return _C.Program([
-            (list(s.inputs), list(s.outputs), a, [d for d, _ in s.draws], [column_stream(c) for _, c in s.draws],
-             s.call.args[0] if s.call else -1, s.call.outs[0] if s.call else -1, list(s.drop))
-            for s, a in zip(self.plan.stages, self.of(dtype, torch.device("cpu")), strict=True)
-        ])
+        stages = []
+        for s, a in zip(self.stages, self.of(dtype, torch.device("cpu")), strict=True):
+            draws, streams = [d for d, _ in s.draws], [column_stream(c) for _, c in s.draws]
+            arg, raw = (s.call.args[0], s.call.outs[0]) if s.call else (-1, -1)
+            stages.append((list(s.inputs), list(s.outputs), a, draws, streams, arg, raw, list(s.drop)))
+        return _C.Program(stages)
+
+    def place(self, k: int, process: Process) -> Place:
+        """Where the call of stage k stands, for hooks."""
+        place = self.places.get(k)
+        return eagerly(self._find, k, process) if place is None else place
+
+    def _find(self, k: int, process: Process) -> Place:
+        call = self.stages[k].call
+        assert call is not None
+        node = process.node(call.t)
+        t, alpha, sigma = (float(v) for v in (node.t, node.alpha, node.sigma))
+        place = Place(call.step, t, alpha, sigma, sigma / alpha if alpha else float("inf"))
+        if call.kind in ("net", "predict"):
+            p, q = (float(c) for c in convert(self.predicts, "data", node))
+            scale = float(input_scale(self.predicts, node))
+            place = place._replace(p=p, q=q, scale=scale, weights=self._weights(call, node))
+        self.places[k] = place
+        return place
+
+    def _weights(self, call: PlanCall, node: Any) -> tuple[float, ...]:
+        """Of the call's branches in the guided prediction. Whether a hook acts was decided in 60 digits when
+        the plan was compiled; the branches tell, and only where it has none in use is it asked again."""
+        weights, first = {0: 1.0}, 1
+        for hook in self.hooks:
+            if hook.branches:
+                own = [float(w) for w in hook.weights(node, call.step)]
+                extra = range(first, first + hook.branches)
+                if (
+                    any(b in call.branches for b in extra)
+                    or not any(own[1:])
+                    and hook.active(node, call.step)
+                ):
+                    scaled = {b: w * own[0] for b, w in weights.items()}
+                    weights = scaled | dict(zip(extra, own[1:], strict=True))
+                first += hook.branches
+        return tuple(weights[b] for b in call.branches)
 
 
 _known: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -102,9 +149,8 @@ class Executor:
         self.tables.check(self.arithmetic)
         self.tables.of(self.arithmetic, self.device)
         self.random = plan.stochastic or any(c.kind != "net" for c in plan.calls)
-        self._places: dict[int, Place] = {}
         self.buffers: list[dict[int, Tensor]] = []  # sets not in use; a run takes one and puts it back
-        # the loop in C++ takes plain CPU tensors; it is left for good once the network has proved too odd for it
+        # the loop in C++ takes plain CPU tensors; a network that has proved too odd for it is spared it
         self.slow = not (backend in (None, "cpu") and x.device.type == "cpu" and type(x) is Tensor)
         self.set_clock(x)
 
@@ -113,7 +159,8 @@ class Executor:
         stages = [k for k, s in enumerate(self.plan.stages) if s.call is not None and s.call.kind == "net"]
         at = [call.t for call in self.plan.calls if call.kind == "net"]
         times = self.denoiser.times_tensor(at, like)
-        self.clock = times[:, None].expand(len(at), self.shape[0]).clone(memory_format=torch.contiguous_format)
+        wide = times[:, None].expand(len(at), self.shape[0])
+        self.clock = wide.clone(memory_format=torch.contiguous_format)
         self.started = self.clock._version
         self.times: list[Any] = [None] * len(self.plan.stages)
         for k, row in zip(stages, self.clock.unbind(0), strict=True):
@@ -128,15 +175,7 @@ class Executor:
         return False
 
     def place(self, k: int) -> Place:
-        """Where the call of stage k stands, for hooks."""
-        place = self._places.get(k)
-        return eagerly(self._find, k) if place is None else place
-
-    def _find(self, k: int) -> Place:
-        call = self.plan.stages[k].call
-        assert call is not None
-        place = self._places[k] = _place(self.denoiser, self.plan, call)
-        return place
+        return self.tables.place(k, self.denoiser.process)
 
     def table(self, double: bool) -> list[Tensor]:
         return self.tables.of(torch.float64 if double else torch.float32, self.device)
@@ -167,29 +206,3 @@ class Executor:
             if s.call is not None and s.call.step >= stop:
                 return k
         return len(self.plan.stages) - 1
-
-
-def _place(denoiser: Denoiser, plan: Plan, call: PlanCall) -> Place:
-    """What hooks may ask at a call, as plain numbers."""
-    node = denoiser.process.node(call.t)
-    t, alpha, sigma = (float(v) for v in (node.t, node.alpha, node.sigma))
-    here = Place(call.step, t, alpha, sigma, sigma / alpha if alpha else float("inf"))
-    if call.kind not in ("net", "predict"):
-        return here
-    p, q = (float(c) for c in convert(denoiser.predicts, "data", node))
-    return here._replace(p=p, q=q, scale=float(input_scale(denoiser.predicts, node)),
-                         weights=_weights(plan, call, node))
-
-
-def _weights(plan: Plan, call: PlanCall, node: Any) -> tuple[float, ...]:
-    """Of the call's branches in the guided prediction. Whether a hook acts was decided in 60 digits when the plan was
-    compiled; the branches tell, and only where it has none in use is it asked again."""
-    weights, first = {0: 1.0}, 1
-    for hook in plan.hooks:
-        if hook.branches:
-            own = [float(w) for w in hook.weights(node, call.step)]
-            extra = range(first, first + hook.branches)
-            if any(b in call.branches for b in extra) or not any(own[1:]) and hook.active(node, call.step):
-                weights = {b: w * own[0] for b, w in weights.items()} | dict(zip(extra, own[1:], strict=True))
-            first += hook.branches
-    return tuple(weights[b] for b in call.branches)

@@ -2,6 +2,7 @@
 
 One linear_step with per-sample coefficients; xi comes from the training stream and is made again, not read.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -21,9 +22,11 @@ from .checks import check_x
 def perturb(
     process: Process, x0: Tensor, t: Any, *, seeds: Any = None, draw: int = 0, backend: str | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(x_t, noise), both like x0 (B, *). t: a number or (B,) of them in [t_zero, t_max]. Differentiable in x0.
+    """(x_t, noise), both like x0 (B, *). t: a number or (B,) of them in [t_zero, t_max]. Differentiable in
+    x0.
 
-    Raises TypeError for x0 that is no dense floating point tensor or t that is no numbers, ValueError for t of
+    Raises TypeError for x0 that is no dense floating point tensor or t that is no numbers, ValueError for t
+    of
     another length or outside the process.
     """
     if not isinstance(x0, Tensor) or x0.dim() < 1:
@@ -35,7 +38,9 @@ def perturb(
         raise ValueError(f"perturb: t has shape {times.shape}; need one number or ({batch},)")
     low, high = process.t_zero, process.t_max
     if times.size and not ((times >= low) & (times <= high * (1 + 1e-12))).all():
-        raise ValueError(f"perturb: t must lie in [{low:g}, {high:g}], got {times.min():g} .. {times.max():g}")
+        raise ValueError(
+            f"perturb: t must lie in [{low:g}, {high:g}], got {times.min():g} .. {times.max():g}"
+        )
     rng = resolve(seeds, batch, x0.device)
     columns = np.stack([np.broadcast_to(f(times), (batch,)) for f in (process.alpha, process.sigma)], -1)
     wide = torch.float64 if x0.dtype == torch.float64 else torch.float32

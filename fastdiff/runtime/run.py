@@ -1,29 +1,30 @@
-"""Run: the stages of an executor one after the other. `run_fast` is the same in C++, where nothing is looked at."""
+"""Run: an executor's stages one after the other. `run_fast` is the same in C++, for runs nobody looks at."""
+
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..core.errors import NonFinite
-from ..core.plan import DRAWS, INPUTS, OUTPUTS, Plan, PlanCall, Stage
+from ..core.plan import DRAWS, INPUTS, OUTPUTS, PlanCall, Stage
 from ..noise.seeds import resolve
 from ..noise.streams import column_stream
 from ..ops._library import EAGER, route
 from ..ops.linear_step import linear_step
-from .conditions import detached, rows, stack
-from .context import Context, Graph, run_hook
+from .conditions import detached, rows, same, stack
+from .context import Context, Graph, ask_inputs, run_hook
 from .executor import Executor
 from .state import State, needed
 
 T_CHANGED = "the network changed its times t in place; let it work on a copy (t.clone())"
 Callback = Callable[[int, float, Tensor, Tensor], Any]
-Conditions = tuple[list[dict[str, Any]], dict[str, Any] | None]  # of each branch; of all in one batch, where they stack
+# of each branch; of all in one batch, where they stack
+Conditions = tuple[list[dict[str, Any]], dict[str, Any] | None]
 
 
 def version(t: Tensor) -> int:
@@ -46,9 +47,11 @@ def run_fast(e: Executor, program: Any, x: Tensor, rng: Tensor | None, cond: dic
     written = [version(t) for t in ours]  # the program's own writes are not counted
     net = denoiser.net
     if denoiser.x_dtype is not None and denoiser.x_dtype != x.dtype:
+
         def net(x: Tensor, t: Tensor) -> Any:
             return denoiser.net(x.to(denoiser.x_dtype), t, **cond)
     elif cond:
+
         def net(x: Tensor, t: Tensor) -> Any:
             return denoiser.net(x, t, **cond)
 
@@ -86,12 +89,14 @@ class Outputs:
         self.versions: dict[int, int] = {}  # register of an output -> its version when it came
 
     def own(self, out: Tensor, register: int, step: int, registers: Mapping[int, Tensor | None]) -> Tensor:
-        """The output in order for its register; a copy where it shares memory that the next stage overwrites."""
+        """The output in order for its register; a copy where the next stage would write over it."""
         for r, came in self.versions.items():
             held = registers[r]
             if held is not None and version(held) != came:
-                raise ValueError(f"the network wrote its output of step {step} over an earlier one that is still "
-                                 "needed; let it return a new tensor (out.clone())")
+                raise ValueError(
+                    f"the network wrote its output of step {step} over an earlier one that is still "
+                    "needed; let it return a new tensor (out.clone())"
+                )
         if out.untyped_storage().data_ptr() in self.ours and out.numel():
             out = out.clone(memory_format=torch.contiguous_format)
         out = out.contiguous()
@@ -102,10 +107,21 @@ class Outputs:
 class Run:
     """One run of an executor, with everything that may be looked at on the way."""
 
-    def __init__(self, executor: Executor, registers: dict[int, Tensor], rng: Tensor | None, cond: dict[str, Any],
-                 gradient: str | None = None, cond_grad: bool = False, callback: Callback | None = None,
-                 check_finite: bool = False, progress: bool = False, part: tuple[int, int, int] | None = None):
-        self.e, self.plan, self.registers, self.rng, self.cond = executor, executor.plan, dict(registers), rng, cond
+    def __init__(
+        self,
+        executor: Executor,
+        registers: dict[int, Tensor],
+        rng: Tensor | None,
+        cond: dict[str, Any],
+        gradient: str | None = None,
+        cond_grad: bool = False,
+        callback: Callback | None = None,
+        check_finite: bool = False,
+        progress: bool = False,
+        part: tuple[int, int, int] | None = None,
+    ):
+        self.e, self.plan = executor, executor.plan
+        self.registers, self.rng, self.cond = dict(registers), rng, cond
         self.gradient, self.cond_grad, self.callback = gradient, cond_grad, callback
         self.check_finite, self.progress, self.part = check_finite, progress, part
         self.states: dict[int, Tensor] = {}
@@ -118,7 +134,7 @@ class Run:
         if self.plain:
             mine = [t for r, t in registers.items() if self.plan.kinds[r] != "raw"]
             self.outputs.ours.update(t.untyped_storage().data_ptr() for t in (*mine, *self.pool.values()))
-        self.branches: dict[tuple[int, ...], Conditions] = {}
+        self.branches: dict[tuple[int, ...], tuple[Sequence[Mapping[str, Any]], Conditions]] = {}
         self.ctx: Context | None = None
         hooks = self.plan.hooks
         self.grad_input = any(h.grad == "input" for h in hooks)
@@ -143,7 +159,10 @@ class Run:
                     self.registers[r] = None  # type: ignore[assignment]
                 outs = self.network(k, call) if call.kind == "net" else self.hook(k, call)
                 if self.plain:
-                    outs = [self.outputs.own(o, r, call.step, self.registers) for r, o in zip(call.outs, outs, strict=True)]
+                    outs = [
+                        self.outputs.own(o, r, call.step, self.registers)
+                        for r, o in zip(call.outs, outs, strict=True)
+                    ]
                 self.registers.update(zip(call.outs, outs, strict=True))
                 if bar is not None and call.kind == "net":
                     bar.update(1)
@@ -191,7 +210,10 @@ class Run:
         if len(stage.outputs) <= OUTPUTS and len(T) <= INPUTS and len(noise) <= DRAWS:
             made = self._launch(T, A, noise, outs)
         else:  # one output at a time; the compiler lets no such stage write over what it reads
-            made = [self._row(T, A[j:j + 1], noise, None if outs is None else outs[j:j + 1]) for j in range(len(A))]
+            made = [
+                self._row(T, A[j : j + 1], noise, None if outs is None else outs[j : j + 1])
+                for j in range(len(A))
+            ]
         regs.update(zip(stage.outputs, made, strict=True))
 
     def _place(self, r: int) -> Tensor:
@@ -201,23 +223,34 @@ class Run:
             self.outputs.ours.add(self.places[r].untyped_storage().data_ptr())
         return self.places[r]
 
-    def _launch(self, T: list[Tensor], A: Tensor, noise: list[tuple[int, int]], outs: list[Tensor] | None,
-                dtype: torch.dtype | None = None) -> Any:
+    def _launch(
+        self,
+        T: list[Tensor],
+        A: Tensor,
+        noise: list[tuple[int, int]],
+        outs: list[Tensor] | None,
+        dtype: torch.dtype | None = None,
+    ) -> Any:
         e, draws, streams = self.e, [d for d, _ in noise], [s for _, s in noise]
         if outs is None and dtype is None:
             dtype = e.dtype
-        return linear_step(T, A, rng=self.rng, draws=draws, streams=streams, dtype=dtype, out=outs, backend=e.backend)
+        return linear_step(
+            T, A, rng=self.rng, draws=draws, streams=streams, dtype=dtype, out=outs, backend=e.backend
+        )
 
-    def _row(self, T: list[Tensor], A: Tensor, noise: list[tuple[int, int]], out: list[Tensor] | None) -> Tensor:
-        """An output of any width: partial sums in the dtype of the arithmetic, in the order of the columns."""
-        n, parts = len(T), [(T[i:i + INPUTS - 1], [], i) for i in range(0, len(T), INPUTS - 1)]
-        parts += [([], noise[c:c + DRAWS], n + c) for c in range(0, len(noise), DRAWS)]  # type: ignore[misc]
-        total, last = [], len(parts) - 1
+    def _row(
+        self, T: list[Tensor], A: Tensor, noise: list[tuple[int, int]], out: list[Tensor] | None
+    ) -> Tensor:
+        """An output of any width: partial sums in the dtype of the arithmetic, in the columns' order."""
+        parts: list[tuple[list[Tensor], list[tuple[int, int]], int]] = []
+        parts += [(T[i : i + INPUTS - 1], [], i) for i in range(0, len(T), INPUTS - 1)]
+        parts += [([], noise[c : c + DRAWS], len(T) + c) for c in range(0, len(noise), DRAWS)]
+        total: list[Tensor] = []
         for k, (some, drawn, first) in enumerate(parts):
-            table = A[:, first:first + len(some) + len(drawn)]
+            table = A[:, first : first + len(some) + len(drawn)]
             if k:
                 table = torch.cat([torch.ones_like(table[:, :1]), table], 1)
-            end = (out, None) if k == last else (None, A.dtype)
+            end = (out, None) if k == len(parts) - 1 else (None, A.dtype)
             total = list(self._launch([*total, *some], table.contiguous(), drawn, *end))
         return total[0]
 
@@ -238,10 +271,14 @@ class Run:
                 outs = self._one_by_one(leaf, t, conds, call.step)
             else:
                 many = len(conds)
-                outs = list(self._evaluate(torch.cat([leaf] * many), torch.cat([t] * many), merged).chunk(many))
+                outs = list(
+                    self._evaluate(torch.cat([leaf] * many), torch.cat([t] * many), merged).chunk(many)
+                )
         if self.plain and version(x) != before:
-            raise ValueError(f"the network changed its input x in place at step {call.step}; "
-                             "let it work on a copy (x.clone())")
+            raise ValueError(
+                f"the network changed its input x in place at step {call.step}; "
+                "let it work on a copy (x.clone())"
+            )
         if self.check_finite and not all(bool(torch.isfinite(o).all()) for o in outs):
             raise NonFinite(f"the network's output is not finite at step {call.step} (t={call.t:g})")
         if ctx is not None:
@@ -257,8 +294,10 @@ class Run:
             outs.append(self._evaluate(x, t, c))
             came.append(version(outs[-1]) if self.plain else 0)
         if self.plain and [version(o) for o in outs] != came:
-            raise ValueError(f"the network wrote one condition's output over another's at step {step}; "
-                             "let it return a new tensor (out.clone())")
+            raise ValueError(
+                f"the network wrote one condition's output over another's at step {step}; "
+                "let it return a new tensor (out.clone())"
+            )
         return outs
 
     def _evaluate(self, x: Tensor, t: Tensor, cond: Mapping[str, Any]) -> Tensor:
@@ -268,20 +307,22 @@ class Run:
         return raw(x, t, cond)
 
     def _conditions(self, branches: tuple[int, ...], k: int) -> Conditions:
-        """Made once a run for each set of branches."""
+        """Made anew only when some hook gives others than at the last call."""
         if branches == (0,):
             return [self.cond], None
-        if branches not in self.branches:
-            every, first = {0: self.cond}, 1
-            for i, hook in enumerate(self.plan.hooks):
-                if hook.branches:
-                    assert self.ctx is not None
-                    self.ctx.at(self.e.place(k), i)
-                    every.update((first + j, self._condition(own)) for j, own in enumerate(hook.inputs(self.ctx)))
-                    first += hook.branches
+        assert self.ctx is not None
+        given: list[Mapping[str, Any]] = []
+        for i, hook in enumerate(self.plan.hooks):
+            if hook.branches:
+                self.ctx.at(self.e.place(k), i)
+                given += ask_inputs(hook, self.ctx)
+        before, made = self.branches.get(branches, ((), None))
+        if made is None or not same(before, given):
+            every = [self.cond, *(self._condition(own) for own in given)]
             conds = [every[b] for b in branches]
-            self.branches[branches] = conds, stack(conds, self.e.shape[0]) if len(conds) > 1 else None
-        return self.branches[branches]
+            made = conds, stack(conds, self.e.shape[0]) if len(conds) > 1 else None
+            self.branches[branches] = given, made
+        return made
 
     def _condition(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """Of a branch: what it says of its own before what all have."""

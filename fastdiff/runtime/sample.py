@@ -1,4 +1,5 @@
 """sample: from a network to pictures in one call."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -29,8 +30,10 @@ from .state import Trajectory
 def grid(key: str, process: Process, *, steps: int, final: str = "zero", **options: Any) -> np.ndarray:
     """The times of a grid: float64, steps + 1 of them, strictly decreasing from t_max.
 
-    final  "zero": the last time is the process's zero; "sigma_min" and "denoise": it is t_min ("denoise" is followed by one more
-           evaluation in `fd.sample`). Raises ValueError for unknown keys and options and for steps < 1.
+    final  "zero": the last time is the process's zero; "sigma_min" and "denoise": it is t_min ("denoise" is
+           followed by one more evaluation in `fd.sample`)
+
+    Raises ValueError for unknown keys and options and for steps < 1.
     """
     if not isinstance(process, Process):
         raise TypeError(f"process must be a Process (see fd.processes), got {type(process).__name__}")
@@ -67,22 +70,30 @@ def sample(
 ) -> Tensor | Trajectory:
     """Sample from a denoiser.
 
-    shape_or_x    a shape (B, *): x_T is drawn from the process's prior by the seeds; or the tensor x at times[0]
+    shape_or_x    a shape (B, *): x_T is drawn from the process's prior by the seeds; or the tensor x at
+                  times[0]
     solver        a key of `fd.solvers.names()`; its options follow as keywords (`eta=`, `order=`, ...)
     steps, grid, grid_options, final    how the times are made (see `fd.grid`); grid=None is the process's own
     times         the times themselves, strictly decreasing float64; then steps, grid and final do not count
-    seeds         int s: sample i uses (s, i); a sequence: sample i uses (seeds[i], 0); fd.Seeds; a torch.Generator; None: torch's own.
-                  A sample depends on its own (seed, id) alone: not on its batch, device or memory format
-    cond          keyword arguments of the network; guidance, hooks: see fastdiff.guidance
+    seeds         int s: sample i uses (s, i); a sequence: sample i uses (seeds[i], 0); fd.Seeds; a
+                  torch.Generator; None: torch's own. A sample depends on its own (seed, id) alone: not on its
+                  batch, device or memory format
+    cond          keyword arguments of the network; guidance, hooks: see fastdiff.guidance. A tensor whose first
+                  size is the batch is per sample
     chunk         run that many samples at a time: the same samples, less memory
-    device, dtype of x_T when a shape is given (default: the network's first parameter's device, torch's default dtype)
+    device, dtype    of x_T where a shape is given (default: the device of the network's first parameter,
+                  torch's default dtype)
+
     The rest as in `fd.Sampler.__call__`.
 
     Returns x at times[-1], float dtype of x_T; with trajectory=True a Trajectory(x, times, states, data).
-    Raises ValueError or TypeError, before anything runs, that names the argument, what came and what is allowed.
+    Raises ValueError or TypeError, before anything runs, that names the argument, what came and what is
+    allowed.
     """
     if not isinstance(denoiser, Denoiser):
-        raise TypeError(f"denoiser must be a fd.Denoiser(net, process, predicts=...), got {type(denoiser).__name__}")
+        raise TypeError(
+            f"denoiser must be a fd.Denoiser(net, process, predicts=...), got {type(denoiser).__name__}"
+        )
     if noise is not None:
         raise ValueError(f"noise={noise!r}; allowed: None (independent draws)")
     if distributed is not None:
@@ -113,14 +124,23 @@ def sample(
         piece = slice(*part[:2])
         parts.append(sampler._call(x[piece], rng[piece], None, rows(cond or {}, *part), *options, part=part))
     if trajectory:
-        return Trajectory(torch.cat([p.x for p in parts]), parts[0].times, torch.cat([p.states for p in parts], 1),
-                          torch.cat([p.data for p in parts], 1))
+        return Trajectory(
+            torch.cat([p.x for p in parts]),
+            parts[0].times,
+            torch.cat([p.states for p in parts], 1),
+            torch.cat([p.data for p in parts], 1),
+        )
     return torch.cat(parts)
 
 
 def _sampler(
-    denoiser: Denoiser, solver: str | Solver, solver_options: Mapping[str, Any], how: tuple[Any, ...], guidance: Hook | None,
-    hooks: Sequence[Hook], backend: str | None,
+    denoiser: Denoiser,
+    solver: str | Solver,
+    solver_options: Mapping[str, Any],
+    how: tuple[Any, ...],
+    guidance: Hook | None,
+    hooks: Sequence[Hook],
+    backend: str | None,
 ) -> tuple[Sampler, float]:
     """What runs, and the standard deviation of x_T."""
     process = denoiser.process
@@ -145,7 +165,9 @@ def _times(process: Process, times: Any, steps: Any, grid: Any, grid_options: An
     return np.append(points, process.t_zero) if final == "denoise" else points
 
 
-def _start(denoiser: Denoiser, shape_or_x: Any, std: float, seeds: Any, device: Any, dtype: Any, backend: str | None) -> tuple[Tensor, Tensor]:
+def _start(
+    denoiser: Denoiser, shape_or_x: Any, std: float, seeds: Any, device: Any, dtype: Any, backend: str | None
+) -> tuple[Tensor, Tensor]:
     """x at the first time, and the random keys of the batch."""
     if isinstance(shape_or_x, Tensor):
         x = shape_or_x

@@ -1,8 +1,10 @@
 """Sampler: a plan with a network, ready to run again and again.
 
-The loop knows two kinds of stages, linear and call; there is no branch per method. On the CPU, where nothing has to be
-looked at between the stages, the same loop runs in C++ (`_C.Program`): about half a microsecond a step besides the network.
+The loop knows two kinds of stages, linear and call; there is no branch per method. On the CPU, where nothing
+has to be looked at between the stages, the same loop runs in C++ (`_C.Program`): about half a microsecond a
+step besides the network.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -30,7 +32,7 @@ KEPT = 16  # shapes for which a sampler keeps tables and buffers
 
 
 class Sampler:
-    """denoiser and plan -> samples. `sampler(x_T, seeds=0)`; see `__call__`. Safe to call from several threads."""
+    """denoiser and plan -> samples: `sampler(x_T, seeds=0)`, see `__call__`. Threads may share one."""
 
     def __init__(self, denoiser: Denoiser, plan: Plan, *, backend: str | None = None):
         if not isinstance(denoiser, Denoiser):
@@ -38,10 +40,15 @@ class Sampler:
         if not isinstance(plan, Plan):
             raise TypeError(f"Sampler: plan must be a fd.Plan (see fd.plan), got {type(plan).__name__}")
         if plan.predicts != denoiser.predicts:
-            raise ValueError(f"Sampler: the plan is for a {plan.predicts!r} network, the denoiser predicts {denoiser.predicts!r}")
-        known = plan.process == repr(denoiser.process) if plan.recipe is None else plan.recipe.process == denoiser.process
-        if not known:
-            raise ValueError(f"Sampler: the plan is for {plan.process}, the denoiser for {denoiser.process!r}")
+            raise ValueError(
+                f"Sampler: the plan is for a {plan.predicts!r} network, "
+                f"the denoiser predicts {denoiser.predicts!r}"
+            )
+        process = denoiser.process
+        if plan.process != repr(process) if plan.recipe is None else plan.recipe.process != process:
+            raise ValueError(
+                f"Sampler: the plan is for {plan.process}, the denoiser for {denoiser.process!r}"
+            )
         if backend is not None and backend not in _backends.NAMES:
             raise unknown("backend", backend, _backends.NAMES)
         self.denoiser, self.plan, self.backend = denoiser, plan, backend
@@ -64,9 +71,11 @@ class Sampler:
     ) -> Any:
         """Run the plan on x (B, *) from times[0], or go on from a State.
 
-        seeds         int s (sample i uses (s, i)), sequence (sample i uses (seeds[i], 0)), fd.Seeds, torch.Generator, or None
+        seeds         int s (sample i uses (s, i)), sequence (sample i uses (seeds[i], 0)), fd.Seeds,
+                      torch.Generator, or None
         cond          keyword arguments of the network
-        gradient      None (no graph), "full" (everything is stored) or "checkpoint" (network calls are run again in the backward pass)
+        gradient      None (no graph), "full" (everything is stored) or "checkpoint" (network calls are run
+                      again in the backward pass)
         cond_grad     let gradients reach the tensors in cond
         callback      called after each step with (step, t, x, data)
         check_finite  raise NonFinite with the step at which the network's output is not finite
@@ -74,20 +83,35 @@ class Sampler:
 
         Returns x at times[-1], a Trajectory, or a State. Raises ValueError or TypeError before anything runs.
         """
-        return self._call(x, None, seeds, cond, cond_grad, gradient, trajectory, callback, progress, check_finite, stop)
+        return self._call(
+            x, None, seeds, cond, cond_grad, gradient, trajectory, callback, progress, check_finite, stop
+        )
 
     def _call(
-        self, x: Tensor | State, rng: Tensor | None, seeds: Any, cond: Mapping[str, Any] | None, cond_grad: bool,
-        gradient: str | None, trajectory: bool, callback: Callback | None, progress: bool, check_finite: bool,
-        stop: int | None = None, part: tuple[int, int, int] | None = None,
+        self,
+        x: Tensor | State,
+        rng: Tensor | None,
+        seeds: Any,
+        cond: Mapping[str, Any] | None,
+        cond_grad: bool,
+        gradient: str | None,
+        trajectory: bool,
+        callback: Callback | None,
+        progress: bool,
+        check_finite: bool,
+        stop: int | None = None,
+        part: tuple[int, int, int] | None = None,
     ) -> Any:
-        """__call__, with the random keys already made where rng is given; part = (first, last, batch) of a chunk."""
+        """__call__; rng: the random keys, where already made; part: (first, last, batch) of a chunk."""
         plan, start, times = self.plan, 0, self.plan.times
         check_run(plan, cond, gradient, callback)
         looked_at = trajectory or callback is not None
         if isinstance(x, State):
             if looked_at or seeds is not None or gradient is not None:
-                raise ValueError("a State has its own seeds and no earlier steps: seeds, trajectory, callback and gradient must be left out")
+                raise ValueError(
+                    "a State has its own seeds and no earlier steps: "
+                    "seeds, trajectory, callback and gradient must be left out"
+                )
             x.check(plan)
             start, rng, registers, like = x.stage, x.rng, dict(x.registers), x.like
         else:
@@ -98,7 +122,8 @@ class Sampler:
         if stop is not None:
             first = x.step if isinstance(x, State) else 0
             if isinstance(stop, bool) or not isinstance(stop, int) or not first < stop < plan.visits:
-                raise ValueError(f"stop must be a whole number of steps between {first + 1} and {plan.visits - 1}, got {stop!r}")
+                between = f"between {first + 1} and {plan.visits - 1}"
+                raise ValueError(f"stop must be a whole number of steps {between}, got {stop!r}")
             if looked_at or gradient is not None:
                 raise ValueError("stop does not go with trajectory, callback or gradient")
         if looked_at:
@@ -113,7 +138,9 @@ class Sampler:
         with nullcontext() if gradient is not None else torch.no_grad():
             if plain and route((like,)) == EAGER and (program := executor.program) is not None:
                 return run_fast(executor, program, registers[0], rng, cond)
-            run = Run(executor, registers, rng, cond, gradient, cond_grad, callback, check_finite, progress, part)
+            run = Run(
+                executor, registers, rng, cond, gradient, cond_grad, callback, check_finite, progress, part
+            )
             if stop is not None:
                 return run.stop(start, stop)
             run.go(start, len(plan.stages))
@@ -151,9 +178,10 @@ class Sampler:
 
     def _looked_at(self) -> tuple[Plan, np.ndarray]:
         """The plan that gives every state and data prediction out, and the times it visits."""
-        if self._trajectory is None:
-            self._trajectory = eagerly(self._make_trajectory)
-        return self._trajectory
+        made = self._trajectory
+        if made is None:
+            made = self._trajectory = eagerly(self._make_trajectory)
+        return made
 
     def _make_trajectory(self) -> tuple[Plan, np.ndarray]:
         plan = self.plan.with_trajectory()

@@ -1,10 +1,10 @@
 """What a sampler gives back besides x: a trajectory, or a state to go on from."""
+
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ _KINDS = {"digest": str, "stage": int, "step": int, "dtype": torch.dtype, "regis
 
 @dataclass(frozen=True)
 class Trajectory:
-    """x (B, *): the result. times (N+1,): float64, as visited. states (N+1, B, *): x at each time. data (N, B, *): the newest
-    data prediction of each step."""
+    """x (B, *): the result. times (N+1,): float64, as visited. states (N+1, B, *): x at each time.
+    data (N, B, *): the newest data prediction of each step."""
 
     x: Tensor
     times: np.ndarray
@@ -28,8 +28,15 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class State:
-    """A sampler stopped between two steps: its plan's digest, the stage to go on with, how many steps are done, the dtype of x, the
-    tensors still needed by register, the random keys. All tensors are its own; going on from it leaves it as it is."""
+    """A sampler stopped between two steps.
+
+    digest     of its plan
+    stage      to go on with
+    step       how many steps are done
+    dtype      of x
+    registers  register -> tensor: what is still needed, in memory of its own; going on leaves it as it is
+    rng        the random keys (B, 3)
+    """
 
     digest: str
     stage: int
@@ -47,14 +54,18 @@ class State:
     def check(self, plan: Plan) -> None:
         """Raise unless this plan can go on from here."""
         if self.digest != plan.digest:
-            raise ValueError(f"this State was made by another plan (digest {self.digest[:8]}, here {plan.digest[:8]})")
+            raise ValueError(
+                f"this State was made by another plan (digest {self.digest[:8]}, here {plan.digest[:8]})"
+            )
         if not 0 < self.stage < len(plan.stages) or set(self.registers) != needed(plan, self.stage):
             raise ValueError(f"this State does not hold what stage {self.stage} of its plan reads")
         shape, device = self.like.shape, self.like.device
-        if any(t.shape != shape or t.device != device for t in self.registers.values()) or self.rng.device != device:
+        alike = all(t.shape == shape and t.device == device for t in self.registers.values())
+        if not alike or self.rng.device != device:
             raise ValueError("the tensors of this State differ in shape or device")
         if self.rng.dtype != torch.int64 or self.rng.shape != (shape[0], 3):
-            raise ValueError(f"this State has random keys {tuple(self.rng.shape)} {self.rng.dtype}; need ({shape[0]}, 3) int64")
+            came = f"{tuple(self.rng.shape)} {self.rng.dtype}"
+            raise ValueError(f"this State has random keys {came}; need ({shape[0]}, 3) int64")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state; an interruption leaves an older file whole."""
@@ -66,17 +77,19 @@ class State:
     @staticmethod
     def load(path: str | os.PathLike[str], device: torch.device | str | None = None) -> State:
         """Read a saved state (tensors and plain values only; nothing in the file is executed)."""
+        error = ValueError(f"{os.fspath(path)}: not a saved fastdiff state")
         try:
             data = torch.load(path, map_location=device, weights_only=True)
         except OSError:
             raise
         except Exception as e:  # whatever torch makes of bytes that are not its own
-            raise ValueError(f"{os.fspath(path)}: not a saved fastdiff state") from e
-        if not isinstance(data, dict) or set(data) != set(_KINDS) or not all(isinstance(data[k], kind) for k, kind in _KINDS.items()):
-            raise ValueError(f"{os.fspath(path)}: not a saved fastdiff state")
-        registers: dict[Any, Any] = data["registers"]
-        if not registers or not all(isinstance(r, int) and isinstance(t, Tensor) for r, t in registers.items()):
-            raise ValueError(f"{os.fspath(path)}: not a saved fastdiff state")
+            raise error from e
+        if not isinstance(data, dict) or set(data) != set(_KINDS):
+            raise error
+        if not all(isinstance(data[k], kind) for k, kind in _KINDS.items()) or not data["registers"]:
+            raise error
+        if not all(isinstance(r, int) and isinstance(t, Tensor) for r, t in data["registers"].items()):
+            raise error
         return State(**data)
 
 

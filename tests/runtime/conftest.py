@@ -1,4 +1,5 @@
 """Networks whose arithmetic is known: what the runtime's tests sample from."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -17,7 +18,8 @@ def column(t: Tensor, x: Tensor) -> Tensor:
 
 
 def exact_net(x: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
-    """Only products, sums and quotients, one rounding each: an element's bits do not depend on its place in memory, as those
+    """Only products, sums and quotients, one rounding each: an element's bits do not depend on its place in
+    memory, as those
     of torch's vectorised exp and tanh do."""
     y = x / (x * x + 1) + column(t, x) * x
     for c in cond.values():
@@ -39,7 +41,8 @@ class Counted:
 
 
 class Mixture:
-    """Data whose elements are independent draws of a mixture of normals: the exact data prediction, and every other one by its
+    """Data whose elements are independent draws of a mixture of normals: the exact data prediction, and
+    every other one by its
     definition in `alpha x0 + sigma eps`."""
 
     weights, means, stds = (0.3, 0.7), (-1.0, 0.8), (0.3, 0.2)
@@ -58,8 +61,10 @@ class Mixture:
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         process, at = self.process, t.double().numpy()
-        a, s, da, ds = (column(torch.as_tensor(np.broadcast_to(f(at), at.shape).copy()), x)
-                        for f in (process.alpha, process.sigma, process.dalpha, process.dsigma))
+        a, s, da, ds = (
+            column(torch.as_tensor(np.broadcast_to(f(at), at.shape).copy()), x)
+            for f in (process.alpha, process.sigma, process.dalpha, process.dsigma)
+        )
         if self.predicts == "edm":  # x is c_in x_t / alpha
             sd = getattr(process, "sigma_data", 0.5)
             rho = s / a
@@ -69,8 +74,13 @@ class Mixture:
             return (x0 - skip * z) / out
         x0 = self.data(x, a, s)
         eps = (x - a * x0) / s
-        return {"data": lambda: x0, "noise": lambda: eps, "velocity": lambda: a * eps - s * x0, "flow": lambda: da * x0 + ds * eps,
-                "score": lambda: -eps / s}[self.predicts]()
+        return {
+            "data": lambda: x0,
+            "noise": lambda: eps,
+            "velocity": lambda: a * eps - s * x0,
+            "flow": lambda: da * x0 + ds * eps,
+            "score": lambda: -eps / s,
+        }[self.predicts]()
 
 
 @pytest.fixture
@@ -81,8 +91,10 @@ def vp() -> fd.processes.VP:
 @pytest.fixture
 def nets() -> Any:
     """The classes and functions above."""
+
     class Namespace:
         column, exact, Counted, Mixture = staticmethod(column), staticmethod(exact_net), Counted, Mixture
+
     return Namespace
 
 

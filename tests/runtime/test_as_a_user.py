@@ -1,4 +1,6 @@
-"""The promises of a first hour: shapes, dtypes, ways to give times and seeds, ends of a grid, two threads, the command line."""
+"""The promises of a first hour: shapes, dtypes, ways to give times and seeds, ends of a grid, two threads,
+the command line."""
+
 from __future__ import annotations
 
 import copy
@@ -24,7 +26,8 @@ def exact(nets: Any, vp: fd.processes.VP) -> fd.Denoiser:
 
 
 def test_point_clouds_are_the_data_they_came_from(exact: fd.Denoiser, nets: Any) -> None:
-    """Samples of the exact denoiser have the mixture's mean, variance and weights, by every solver at 50 steps."""
+    """Samples of the exact denoiser have the mixture's mean, variance and weights, by every solver at 50
+    steps."""
     m = nets.Mixture
     mean = sum(w * a for w, a in zip(m.weights, m.means, strict=True))
     var = sum(w * (a * a + s * s) for w, a, s in zip(m.weights, m.means, m.stds, strict=True)) - mean**2
@@ -36,13 +39,24 @@ def test_point_clouds_are_the_data_they_came_from(exact: fd.Denoiser, nets: Any)
         assert float((x < 0).float().mean()) == pytest.approx(0.3, abs=0.06), solver
 
 
-@pytest.mark.parametrize("shape", [(1, 3), (3,), (1,), (7, 5, 3), (2, 1, 1, 1), (1, 3, 17, 13), (2, 3, 4, 5, 6), (1000, 2), (1, 4097)])
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 3), (3,), (1,), (7, 5, 3), (2, 1, 1, 1), (1, 3, 17, 13), (2, 3, 4, 5, 6), (1000, 2), (1, 4097)],
+)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_shapes_and_dtypes(nets: Any, vp: fd.processes.VP, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_shapes_and_dtypes(
+    nets: Any, vp: fd.processes.VP, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
     den = fd.Denoiser(nets.exact, vp, predicts="data")
     for solver in ("dpmpp-2m", "ddpm"):
         x = fd.sample(den, shape, solver=solver, steps=3, seeds=0, dtype=dtype)
-        assert x.shape == shape and x.dtype == dtype and torch.isfinite(x).all() and x.is_contiguous() and not x.requires_grad
+        assert (
+            x.shape == shape
+            and x.dtype == dtype
+            and torch.isfinite(x).all()
+            and x.is_contiguous()
+            and not x.requires_grad
+        )
         wide = fd.sample(den, shape, solver=solver, steps=3, seeds=0, dtype=torch.float64)
         close = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02, torch.float64: 0.0}[dtype]
         torch.testing.assert_close(x.double(), wide, rtol=close, atol=close)
@@ -67,12 +81,15 @@ def test_one_step(exact: fd.Denoiser) -> None:
     x = torch.randn(5, 2)
     for solver in fd.solvers.names():
         got = fd.sample(exact, x, solver=solver, steps=1, grid="uniform-t", seeds=0)
-        torch.testing.assert_close(got, exact(x, 1.0), rtol=1e-3, atol=1e-3, msg=lambda m, s=solver: f"{s}: {m}")
+        torch.testing.assert_close(
+            got, exact(x, 1.0), rtol=1e-3, atol=1e-3, msg=lambda m, s=solver: f"{s}: {m}"
+        )
 
 
 @pytest.mark.parametrize("key", ["logsnr", "karras", "uniform-t"])
 def test_ends_of_a_grid(exact: fd.Denoiser, vp: fd.processes.VP, nets: Any, key: str) -> None:
-    """"zero" ends at the process's zero; "sigma_min" one evaluation's worth of noise above it; "denoise" adds that evaluation."""
+    """ "zero" ends at the process's zero; "sigma_min" one evaluation's worth of noise above it; "denoise"
+    adds that evaluation."""
     counted = nets.Counted(exact.net)
     den, x = fd.Denoiser(counted, vp, predicts="noise"), torch.randn(6, 2, dtype=torch.float64)
     ends = {}
@@ -90,8 +107,13 @@ def test_ends_of_a_grid(exact: fd.Denoiser, vp: fd.processes.VP, nets: Any, key:
 def test_times_in_any_dress(exact: fd.Denoiser) -> None:
     x, times = torch.randn(4, 2), [1.0, 0.6, 0.3, 0.05, 0.0]
     want = fd.sample(exact, x, times=times)
-    for dress in (tuple, np.array, lambda t: torch.tensor(t, dtype=torch.float64), lambda t: np.array(t)[::-1][::-1],
-                  lambda t: [np.float64(v) for v in t]):
+    for dress in (
+        tuple,
+        np.array,
+        lambda t: torch.tensor(t, dtype=torch.float64),
+        lambda t: np.array(t)[::-1][::-1],
+        lambda t: [np.float64(v) for v in t],
+    ):
         assert torch.equal(fd.sample(exact, x, times=dress(times)), want)
         sampler = fd.Sampler(exact, fd.plan("dpmpp-2m", exact.process, dress(times)))
         assert torch.equal(sampler(x), want)
@@ -106,7 +128,9 @@ def test_without_seeds_torchs_generator_decides(exact: fd.Denoiser) -> None:
         assert torch.equal(a, c) and not torch.equal(a, b)
     g = torch.Generator().manual_seed(5)
     a, b = (fd.sample(exact, (4, 2), steps=4, seeds=g) for _ in range(2))
-    assert not torch.equal(a, b) and torch.equal(a, fd.sample(exact, (4, 2), steps=4, seeds=torch.Generator().manual_seed(5)))
+    assert not torch.equal(a, b) and torch.equal(
+        a, fd.sample(exact, (4, 2), steps=4, seeds=torch.Generator().manual_seed(5))
+    )
     torch.manual_seed(3)
     before = torch.get_rng_state()
     fd.sample(exact, (4, 2), solver="ddpm", steps=4, seeds=1)
@@ -115,11 +139,20 @@ def test_without_seeds_torchs_generator_decides(exact: fd.Denoiser) -> None:
 
 def test_solvers_may_be_made_before(exact: fd.Denoiser) -> None:
     made = fd.solvers.make("ddim", eta=0.5)
-    assert torch.equal(fd.sample(exact, (4, 2), solver=made, steps=4, seeds=0), fd.sample(exact, (4, 2), solver="ddim", eta=0.5, steps=4, seeds=0))
+    assert torch.equal(
+        fd.sample(exact, (4, 2), solver=made, steps=4, seeds=0),
+        fd.sample(exact, (4, 2), solver="ddim", eta=0.5, steps=4, seeds=0),
+    )
 
 
 def test_default_grids(nets: Any) -> None:
-    want = {"vp": "logsnr", "discrete-vp": "trailing", "edm": "karras", "ve": "karras", "flow-matching": "uniform-t"}
+    want = {
+        "vp": "logsnr",
+        "discrete-vp": "trailing",
+        "edm": "karras",
+        "ve": "karras",
+        "flow-matching": "uniform-t",
+    }
     for key, grid in want.items():
         process = fd.processes.make(key) if hasattr(fd.processes, "make") else None
         if process is None:
@@ -133,14 +166,26 @@ def test_default_grids(nets: Any) -> None:
 def test_two_threads_on_one_sampler(exact: fd.Denoiser, vp: fd.processes.VP, nets: Any) -> None:
     """Results equal the serial ones, by every way through the runtime."""
     den = fd.Denoiser(nets.exact, vp, predicts="noise")
-    for solver, more in (("dpmpp-2m", {}), ("dpmpp-2m-sde", {}), ("unipc", {"check_finite": True}), ("ddpm", {"gradient": "full"})):
+    for solver, more in (
+        ("dpmpp-2m", {}),
+        ("dpmpp-2m-sde", {}),
+        ("unipc", {"check_finite": True}),
+        ("ddpm", {"gradient": "full"}),
+    ):
         sampler = fd.Sampler(den, fd.plan(solver, vp, fd.grid("logsnr", vp, steps=10)))
         xs = [torch.randn(8, 5) for _ in range(24)]
         want = [fd.Sampler(den, sampler.plan)(x, seeds=k, **more) for k, x in enumerate(xs)]
         got: list[Any] = [None] * len(xs)
         errors: list[BaseException] = []
 
-        def work(first: int, sampler: Any = sampler, xs: Any = xs, got: Any = got, errors: Any = errors, more: Any = more) -> None:
+        def work(
+            first: int,
+            sampler: Any = sampler,
+            xs: Any = xs,
+            got: Any = got,
+            errors: Any = errors,
+            more: Any = more,
+        ) -> None:
             try:
                 for k in range(first, len(xs), 2):
                     got[k] = sampler(xs[k], seeds=k, **more)
@@ -157,7 +202,9 @@ def test_two_threads_on_one_sampler(exact: fd.Denoiser, vp: fd.processes.VP, net
 
 def test_a_sampler_called_inside_its_own_network(vp: fd.processes.VP, nets: Any) -> None:
     """Nested runs have buffers of their own."""
-    inner = fd.Sampler(fd.Denoiser(nets.exact, vp, predicts="noise"), fd.plan("dpmpp-2m", vp, fd.grid("logsnr", vp, steps=3)))
+    inner = fd.Sampler(
+        fd.Denoiser(nets.exact, vp, predicts="noise"), fd.plan("dpmpp-2m", vp, fd.grid("logsnr", vp, steps=3))
+    )
     outer: list[fd.Sampler] = []
     depth = [0]
 
@@ -169,14 +216,18 @@ def test_a_sampler_called_inside_its_own_network(vp: fd.processes.VP, nets: Any)
 
     outer.append(fd.Sampler(fd.Denoiser(net, vp, predicts="noise"), inner.plan))
     x = torch.randn(3, 4)
-    plain = fd.Sampler(fd.Denoiser(lambda x, t: nets.exact(x, t) + 0.01 * inner(x), vp, predicts="noise"), inner.plan)
+    plain = fd.Sampler(
+        fd.Denoiser(lambda x, t: nets.exact(x, t) + 0.01 * inner(x), vp, predicts="noise"), inner.plan
+    )
     assert torch.equal(outer[0](x), plain(x))
 
 
 def test_samplers_can_be_copied(vp: fd.processes.VP) -> None:
     """As part of a module, say, of which an average is kept."""
     net = nn.Linear(3, 3)
-    sampler = fd.Sampler(fd.Denoiser(lambda x, t, net=net: net(x), vp, predicts="noise"), fd.plan("ddpm", vp, [0.9, 0.5, 0.1]))
+    sampler = fd.Sampler(
+        fd.Denoiser(lambda x, t, net=net: net(x), vp, predicts="noise"), fd.plan("ddpm", vp, [0.9, 0.5, 0.1])
+    )
     x = torch.randn(2, 3)
     want = sampler(x, seeds=0)
     assert torch.equal(copy.deepcopy(sampler)(x, seeds=0), want)
@@ -199,7 +250,9 @@ class Wrapped(nn.Module):
 
 
 def test_kept_tables_are_bounded(vp: fd.processes.VP, nets: Any) -> None:
-    sampler = fd.Sampler(fd.Denoiser(nets.exact, vp, predicts="noise"), fd.plan("ddim", vp, fd.grid("logsnr", vp, steps=2)))
+    sampler = fd.Sampler(
+        fd.Denoiser(nets.exact, vp, predicts="noise"), fd.plan("ddim", vp, fd.grid("logsnr", vp, steps=2))
+    )
     for n in range(1, 60):
         sampler(torch.zeros(n, 1))
     assert len(sampler._executors) <= 16
@@ -220,14 +273,18 @@ def test_the_command_line(what: str, markdown: bool, capsys: pytest.CaptureFixtu
         keys = {"solvers": fd.solvers.names, "grids": fd.grids.names, "processes": processes.names}[what]()
         rows = out.strip().splitlines()
         assert len(rows) == len(keys) + (2 if markdown else 1)
-        for key, row in zip(keys, rows[-len(keys):], strict=True):
+        for key, row in zip(keys, rows[-len(keys) :], strict=True):
             cells = [c.strip() for c in row.strip("| ").split("|")] if markdown else row.split()
             assert cells[0] == key and (not markdown or all(cells)), row
             assert not markdown or row.count("|") == rows[0].count("|")
 
 
 def test_the_command_line_as_a_program() -> None:
-    done = subprocess.run([sys.executable, "-m", "fastdiff", "info"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "fastdiff", "info"], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0 and "torch" in done.stdout and done.stderr == ""
-    wrong = subprocess.run([sys.executable, "-m", "fastdiff", "sampler"], capture_output=True, text=True, timeout=120)
+    wrong = subprocess.run(
+        [sys.executable, "-m", "fastdiff", "sampler"], capture_output=True, text=True, timeout=120
+    )
     assert wrong.returncode == 2 and "solvers" in wrong.stderr

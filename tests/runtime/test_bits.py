@@ -1,4 +1,6 @@
-"""A sample depends on its own (seed, id) alone: torch.equal, whatever stands beside it and however the run was made."""
+"""A sample depends on its own (seed, id) alone: torch.equal, whatever stands beside it and however the run
+was made."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -15,8 +17,17 @@ from fastdiff.core.solver import Solver
 from fastdiff.runtime import executor as runtime
 
 SOLVERS: dict[str, dict[str, Any]] = {
-    "ddim": {}, "ddim-eta": {"solver": "ddim", "eta": 0.7}, "ddpm": {}, "euler-a": {}, "heun-churn": {"solver": "heun", "churn": 3.0},
-    "dpm2": {}, "dpmpp-2m": {}, "dpmpp-2s": {}, "dpmpp-2m-sde": {}, "unipc": {}, "unipc-3": {"solver": "unipc", "order": 3},
+    "ddim": {},
+    "ddim-eta": {"solver": "ddim", "eta": 0.7},
+    "ddpm": {},
+    "euler-a": {},
+    "heun-churn": {"solver": "heun", "churn": 3.0},
+    "dpm2": {},
+    "dpmpp-2m": {},
+    "dpmpp-2s": {},
+    "dpmpp-2m-sde": {},
+    "unipc": {},
+    "unipc-3": {"solver": "unipc", "order": 3},
 }
 SHAPE, STEPS = (3, 5, 4), 6
 
@@ -46,8 +57,12 @@ def test_alone_and_in_a_batch(denoiser: fd.Denoiser, options: dict[str, Any]) ->
 def test_permuted_ids(denoiser: fd.Denoiser, options: dict[str, Any]) -> None:
     order = torch.randperm(16)
     straight = fd.sample(denoiser, (16, *SHAPE), seeds=7, **options)
-    assert torch.equal(fd.sample(denoiser, (16, *SHAPE), seeds=fd.Seeds(7, ids=order.tolist()), **options), straight[order])
-    assert torch.equal(fd.sample(denoiser, (16, *SHAPE), seeds=fd.Seeds(7, ids=order), **options), straight[order])
+    assert torch.equal(
+        fd.sample(denoiser, (16, *SHAPE), seeds=fd.Seeds(7, ids=order.tolist()), **options), straight[order]
+    )
+    assert torch.equal(
+        fd.sample(denoiser, (16, *SHAPE), seeds=fd.Seeds(7, ids=order), **options), straight[order]
+    )
 
 
 def test_a_row_of_seeds(denoiser: fd.Denoiser, options: dict[str, Any]) -> None:
@@ -72,7 +87,9 @@ def test_memory_formats(denoiser: fd.Denoiser, options: dict[str, Any], dtype: t
         assert torch.equal(fd.sample(denoiser, view, seeds=1, **options), y), name
         assert torch.equal(view, before), f"{name}: x was written"
     wide = x[:1].expand(8, *SHAPE)
-    assert torch.equal(fd.sample(denoiser, wide, seeds=1, **options)[:1], fd.sample(denoiser, x[:1], seeds=1, **options))
+    assert torch.equal(
+        fd.sample(denoiser, wide, seeds=1, **options)[:1], fd.sample(denoiser, x[:1], seeds=1, **options)
+    )
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 8, 99])
@@ -154,7 +171,12 @@ def test_one_sampler_many_shapes_and_dtypes(denoiser: fd.Denoiser, options: dict
 def test_parameters_and_tensors_share_a_sampler(denoiser: fd.Denoiser, options: dict[str, Any]) -> None:
     sampler, x = _sampler(denoiser, options), start(3)
     want = sampler(x, seeds=0)
-    for other in (torch.nn.Parameter(x), x.clone().requires_grad_(True), x[:], torch.nn.Parameter(x).detach()):
+    for other in (
+        torch.nn.Parameter(x),
+        x.clone().requires_grad_(True),
+        x[:],
+        torch.nn.Parameter(x).detach(),
+    ):
         for more in ({}, {"check_finite": True}):
             y = sampler(other, seeds=0, **more)
             assert torch.equal(y, want) and not y.requires_grad and type(y) is Tensor
@@ -165,7 +187,10 @@ def test_seeds_move_the_noise(denoiser: fd.Denoiser, options: dict[str, Any]) ->
     plan = _sampler(denoiser, options).plan
     same = torch.equal(fd.sample(denoiser, x, seeds=1, **options), fd.sample(denoiser, x, seeds=2, **options))
     assert same != plan.stochastic
-    assert not torch.equal(fd.sample(denoiser, (4, *SHAPE), seeds=1, **options), fd.sample(denoiser, (4, *SHAPE), seeds=2, **options))
+    assert not torch.equal(
+        fd.sample(denoiser, (4, *SHAPE), seeds=1, **options),
+        fd.sample(denoiser, (4, *SHAPE), seeds=2, **options),
+    )
 
 
 def test_x_T_is_the_prior_of_stream_1(denoiser: fd.Denoiser) -> None:
@@ -186,8 +211,16 @@ class Wide(Solver):
         m = p.model(p.x, s)
         past = past or [p.keep((0.1 * i + 0.2) * p.x + 0.3 / (i + 1) * m) for i in range(self.kept)]
         xi = [p.noise() for _ in range(6)]
-        p.x = 0.8 * p.x + 0.1 * m + sum(0.3 / self.kept * k for k in past) + sum(0.01 * (c + 1) * z for c, z in enumerate(xi))
-        return [p.keep((0.95 - 0.9 * i / self.kept) * k + 0.01 * (i + 1) * m + 0.02 * xi[i % 6]) for i, k in enumerate(past)]
+        p.x = (
+            0.8 * p.x
+            + 0.1 * m
+            + sum(0.3 / self.kept * k for k in past)
+            + sum(0.01 * (c + 1) * z for c, z in enumerate(xi))
+        )
+        return [
+            p.keep((0.95 - 0.9 * i / self.kept) * k + 0.01 * (i + 1) * m + 0.02 * xi[i % 6])
+            for i, k in enumerate(past)
+        ]
 
 
 class Wider(Wide):
@@ -197,7 +230,9 @@ class Wider(Wide):
 Wide.key = Wider.key = "wide"  # said afterwards, so that the registry does not know them
 
 
-@pytest.mark.parametrize("solver,dtype", [(Wide(), torch.float32), (Wide(), torch.bfloat16), (Wider(), torch.float64)])
+@pytest.mark.parametrize(
+    "solver,dtype", [(Wide(), torch.float32), (Wide(), torch.bfloat16), (Wider(), torch.float64)]
+)
 def test_stages_wider_than_a_launch(nets: Any, vp: fd.processes.VP, solver: Wide, dtype: torch.dtype) -> None:
     from fastdiff.core.direct import Direct
 
@@ -213,9 +248,19 @@ def test_stages_wider_than_a_launch(nets: Any, vp: fd.processes.VP, solver: Wide
     torch.testing.assert_close(got, sampler(x, seeds=2, gradient="full"), rtol=0, atol=0)
 
     def draw(step: int, column: int) -> Tensor:
-        return fd.noise.normal(x.shape, 2, stream=fd.noise.streams.column_stream(column), draw=step, dtype=torch.float64)
+        return fd.noise.normal(
+            x.shape, 2, stream=fd.noise.streams.column_stream(column), draw=step, dtype=torch.float64
+        )
 
-    p = Direct(lambda x, node: nets.exact(x, torch.full((3,), node.t, dtype=x.dtype)), x.double(), "noise", wanted="data", noise=draw)
+    p = Direct(
+        lambda x, node: nets.exact(x, torch.full((3,), node.t, dtype=x.dtype)),
+        x.double(),
+        "noise",
+        wanted="data",
+        noise=draw,
+    )
     solver.record(p, [vp.node(float(t)) for t in times])
-    close = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.3}[dtype]  # 13 similar histories: ill-conditioned
+    close = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 0.3}[
+        dtype
+    ]  # 13 similar histories: ill-conditioned
     torch.testing.assert_close(got.double(), p.x, rtol=close, atol=close)

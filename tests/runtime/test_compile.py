@@ -1,4 +1,5 @@
 """A whole sampler under torch.compile and torch.export: the eager bits, and few graphs."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -13,7 +14,10 @@ import fastdiff as fd
 from fastdiff.guidance import CFG, Clip, DynamicThreshold, Rescale
 
 SOLVERS: dict[str, dict[str, Any]] = {
-    "dpmpp-2m": {}, "dpmpp-2m-sde": {}, "unipc": {"order": 3}, "heun": {"churn": 2.0},
+    "dpmpp-2m": {},
+    "dpmpp-2m-sde": {},
+    "unipc": {"order": 3},
+    "heun": {"churn": 2.0},
 }
 
 
@@ -74,7 +78,9 @@ def test_inductor_gives_the_eager_bits(denoiser: fd.Denoiser) -> None:
     assert torch.equal(run(x, 3), want) and torch.equal(run(x, 4), sampler(x, seeds=4))
 
 
-@pytest.mark.parametrize("name", ["cond", "guided", "hooks", "draws", "trajectory", "x_dtype", "half", "edm", "no seeds"])
+@pytest.mark.parametrize(
+    "name", ["cond", "guided", "hooks", "draws", "trajectory", "x_dtype", "half", "edm", "no seeds"]
+)
 def test_what_else_compiles_whole(denoiser: fd.Denoiser, nets: Any, name: str) -> None:
     class Shake(fd.Hook):
         def state(self, ctx: Any, x: Tensor) -> Tensor:
@@ -124,9 +130,9 @@ def test_gradients_compile_whole(vp: fd.processes.VP, mode: str) -> None:
 
 
 def test_an_unready_sampler_says_so_or_breaks_the_graph(denoiser: fd.Denoiser) -> None:
-    x = torch.randn(4, 3)
+    x, sampler = torch.randn(4, 3), ready(denoiser)
     with pytest.raises(torch._dynamo.exc.Unsupported, match="run it once before"):
-        whole(lambda x, s=ready(denoiser): s(x, seeds=0))(x)
+        whole(lambda x: sampler(x, seeds=0))(x)
     torch._dynamo.reset()
     sampler = ready(denoiser)
     got = torch.compile(lambda x: sampler(x, seeds=0), backend="aot_eager")(x)

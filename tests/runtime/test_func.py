@@ -1,4 +1,5 @@
 """torch.func and forward mode over a whole sampler: right, or refused in words. Never a silent zero."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -23,7 +24,9 @@ def net() -> nn.Module:
 
 @pytest.fixture(params=["dpmpp-2m", "ddpm", "unipc"])
 def sampler(request: pytest.FixtureRequest, net: nn.Module, vp: fd.processes.VP) -> fd.Sampler:
-    made = fd.Sampler(fd.Denoiser(lambda x, t: net(x) + t[:, None], vp, predicts="noise"), fd.plan(request.param, vp, TIMES))
+    made = fd.Sampler(
+        fd.Denoiser(lambda x, t: net(x) + t[:, None], vp, predicts="noise"), fd.plan(request.param, vp, TIMES)
+    )
     made(torch.zeros(2, 3, dtype=torch.float64), seeds=0)  # a C++ loop is ready and must not be taken
     return made
 
@@ -43,7 +46,9 @@ def test_reverse_mode(sampler: fd.Sampler, x: Tensor) -> None:
     v = torch.randn_like(x)
     slope = differences(lambda x: sampler(x, seeds=0).pow(2).sum(), x, v)
     torch.testing.assert_close((want * v).sum(), slope, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(grad(lambda x: sampler(x, seeds=0, gradient="full").pow(2).sum())(x), want, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        grad(lambda x: sampler(x, seeds=0, gradient="full").pow(2).sum())(x), want, rtol=1e-12, atol=1e-12
+    )
     _, pull = vjp(lambda x: sampler(x, seeds=0, gradient="full").pow(2).sum(), x)
     torch.testing.assert_close(pull(torch.ones((), dtype=x.dtype))[0], want, rtol=1e-12, atol=1e-12)
 
@@ -90,7 +95,9 @@ def test_a_derivative_of_zero_is_refused(sampler: fd.Sampler, x: Tensor, mode: s
     with pytest.raises(ValueError, match="gradient='full'"):
         grad(lambda x: sampler(x, seeds=0, gradient=mode).sum())(x)
     with pytest.raises(ValueError, match="gradient='full'"):
-        fd_sample = fd.sample(sampler.denoiser, (2, 3), dtype=torch.float64, steps=2, seeds=0)  # outside: fine
+        fd_sample = fd.sample(
+            sampler.denoiser, (2, 3), dtype=torch.float64, steps=2, seeds=0
+        )  # outside: fine
         grad(lambda x: fd.sample(sampler.denoiser, x, steps=2, gradient=mode).sum())(fd_sample)
 
     def target(x: Tensor) -> Tensor:
@@ -98,26 +105,28 @@ def test_a_derivative_of_zero_is_refused(sampler: fd.Sampler, x: Tensor, mode: s
             y = sampler(x, seeds=0)
         return (x * y).sum()
 
-    assert torch.equal(grad(target)(x), sampler(x, seeds=0)), "a constant of the loss, when it is said to be one"
+    assert torch.equal(grad(target)(x), sampler(x, seeds=0)), (
+        "a constant of the loss, when it is said to be one"
+    )
 
 
-def test_vmap_is_a_loop(nets: Any, vp: Any) -> None:
+@pytest.mark.parametrize("solver", ["dpmpp-2m", "ddpm", "unipc"])
+def test_vmap_is_a_loop(nets: Any, vp: Any, solver: str) -> None:
     """Bit for bit: the network's arithmetic does not depend on the place of an element."""
     many = torch.randn(4, 2, 3)
-    for solver in ("dpmpp-2m", "ddpm", "unipc"):
-        sampler = fd.Sampler(fd.Denoiser(nets.exact, vp, predicts="noise"), fd.plan(solver, vp, TIMES))
-        sampler(many[0], seeds=0)
-        assert torch.equal(vmap(lambda x: sampler(x, seeds=7))(many), torch.stack([sampler(x, seeds=7) for x in many]))
-        inner = vmap(lambda x: sampler(x, seeds=7), in_dims=1, out_dims=1)(many.transpose(0, 1))
-        assert torch.equal(inner.transpose(0, 1), torch.stack([sampler(x, seeds=7) for x in many]))
-        seeds = torch.arange(8).reshape(4, 2) * 5
-        each = torch.stack([sampler(x, seeds=s) for x, s in zip(many, seeds, strict=True)])
-        assert torch.equal(vmap(lambda x, s: sampler(x, seeds=s))(many, seeds), each)
-        y = torch.randn(4, 2)
-        conds = torch.stack([sampler(many[0], seeds=1, cond={"y": c}) for c in y])
-        assert torch.equal(vmap(lambda c: sampler(many[0], seeds=1, cond={"y": c}))(y), conds)
-        states = vmap(lambda x: sampler(x, seeds=7, trajectory=True).states)(many)
-        assert torch.equal(states, torch.stack([sampler(x, seeds=7, trajectory=True).states for x in many]))
+    sampler = fd.Sampler(fd.Denoiser(nets.exact, vp, predicts="noise"), fd.plan(solver, vp, TIMES))
+    each = torch.stack([sampler(x, seeds=7) for x in many])
+    assert torch.equal(vmap(lambda x: sampler(x, seeds=7))(many), each)
+    inner = vmap(lambda x: sampler(x, seeds=7), in_dims=1, out_dims=1)(many.transpose(0, 1))
+    assert torch.equal(inner.transpose(0, 1), each)
+    seeds = torch.arange(8).reshape(4, 2) * 5
+    each = torch.stack([sampler(x, seeds=s) for x, s in zip(many, seeds, strict=True)])
+    assert torch.equal(vmap(lambda x, s: sampler(x, seeds=s))(many, seeds), each)
+    y = torch.randn(4, 2)
+    each = torch.stack([sampler(many[0], seeds=1, cond={"y": c}) for c in y])
+    assert torch.equal(vmap(lambda c: sampler(many[0], seeds=1, cond={"y": c}))(y), each)
+    states = vmap(lambda x: sampler(x, seeds=7, trajectory=True).states)(many)
+    assert torch.equal(states, torch.stack([sampler(x, seeds=7, trajectory=True).states for x in many]))
 
 
 def test_vmap_of_grad(sampler: fd.Sampler) -> None:

@@ -1,4 +1,6 @@
-"""Gradients through sampling: against autograd of the formula run directly on tensors, in float64 to 1e-12."""
+"""Gradients through sampling: against autograd of the formula run directly on tensors, in float64 to
+1e-12."""
+
 from __future__ import annotations
 
 import gc
@@ -14,7 +16,14 @@ import fastdiff as fd
 from fastdiff.core.direct import Direct
 
 SOLVERS: dict[str, dict[str, Any]] = {
-    "ddim": {}, "ddpm": {}, "dpmpp-2m": {}, "dpmpp-2s": {}, "heun": {"churn": 2.0}, "unipc": {"order": 3}, "dpmpp-2m-sde": {}, "euler-a": {},
+    "ddim": {},
+    "ddpm": {},
+    "dpmpp-2m": {},
+    "dpmpp-2s": {},
+    "heun": {"churn": 2.0},
+    "unipc": {"order": 3},
+    "dpmpp-2m-sde": {},
+    "euler-a": {},
 }
 MODES = ["full", "checkpoint"]
 
@@ -40,16 +49,32 @@ def net() -> Net:
 
 
 def draw(like: Tensor, seeds: Any) -> Callable[[int, int], Tensor]:
-    return lambda step, column: fd.noise.normal(like.shape, seeds, stream=fd.noise.streams.column_stream(column), draw=step, dtype=like.dtype)
+    return lambda step, column: fd.noise.normal(
+        like.shape, seeds, stream=fd.noise.streams.column_stream(column), draw=step, dtype=like.dtype
+    )
 
 
-def directly(net: Any, process: Any, x: Tensor, times: np.ndarray, solver: str, options: dict[str, Any], seeds: Any = 0,
-             predicts: str = "noise", **cond: Any) -> Tensor:
+def directly(
+    net: Any,
+    process: Any,
+    x: Tensor,
+    times: np.ndarray,
+    solver: str,
+    options: dict[str, Any],
+    seeds: Any = 0,
+    predicts: str = "noise",
+    **cond: Any,
+) -> Tensor:
     """The solver's formula over torch tensors; everything is seen by autograd."""
     made = fd.solvers.make(solver, **options)
     nodes = [process.node(float(t)) for t in times]
-    p = Direct(lambda x, node: net(x, torch.full((len(x),), node.t, dtype=x.dtype), **cond), x, predicts, wanted=made.predicts,
-               noise=draw(x, seeds))
+    p = Direct(
+        lambda x, node: net(x, torch.full((len(x),), node.t, dtype=x.dtype), **cond),
+        x,
+        predicts,
+        wanted=made.predicts,
+        noise=draw(x, seeds),
+    )
     made.record(p, nodes)
     return p.x
 
@@ -67,7 +92,10 @@ def same(a: list[Tensor], b: list[Tensor]) -> None:
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_equals_autograd_through_the_formula(net: Net, vp: Any, solver: str, mode: str) -> None:
     times = np.append(np.linspace(0.9, 0.05, 5), 0.0)
-    x, y = torch.randn(3, 5, dtype=torch.float64, requires_grad=True), torch.rand(3, dtype=torch.float64, requires_grad=True)
+    x, y = (
+        torch.randn(3, 5, dtype=torch.float64, requires_grad=True),
+        torch.rand(3, dtype=torch.float64, requires_grad=True),
+    )
     leaves = [x, y, *net.parameters()]
     den = fd.Denoiser(net, vp, predicts="noise")
     run = {"solver": solver, "times": times, "seeds": 0, "cond": {"y": y}, **SOLVERS[solver]}
@@ -148,7 +176,14 @@ def test_noise_is_made_again_in_backward_not_kept(vp: Any) -> None:
             return t
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            y = fd.sample(fd.Denoiser(lambda x, t: w * x, vp, predicts="noise"), x, solver=solver, steps=8, seeds=0, gradient="full")
+            y = fd.sample(
+                fd.Denoiser(lambda x, t: w * x, vp, predicts="noise"),
+                x,
+                solver=solver,
+                steps=8,
+                seeds=0,
+                gradient="full",
+            )
         saved[solver] = sum(t.numel() for t in kept.values() if t.numel() >= x.numel())
         y.sum().backward()
     assert saved["ddpm"] == saved["ddim"]
@@ -160,7 +195,9 @@ def test_checkpoint_calls_the_network_twice_and_keeps_states_only(net: Net, vp: 
     sizes = {}
     for mode in MODES:
         net.calls, kept = 0, []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t.numel()) or t, lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, kept=kept: kept.append(t.numel()) or t, lambda t: t
+        ):
             y = fd.sample(den, x, solver="dpmpp-2m", steps=8, gradient=mode)
         assert net.calls == 8
         y.sum().backward()
@@ -185,7 +222,9 @@ def test_dropout_is_the_same_in_backward(vp: Any, mode: str) -> None:
     (got,) = torch.autograd.grad(y.sum(), [w])
     replay = iter(first)
     times = fd.grid("logsnr", vp, steps=3)
-    (want,) = torch.autograd.grad(directly(lambda x, t: w * next(replay) * x, vp, x, times, "ddim", {}).sum(), [w])
+    (want,) = torch.autograd.grad(
+        directly(lambda x, t: w * next(replay) * x, vp, x, times, "ddim", {}).sum(), [w]
+    )
     torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
 
@@ -198,7 +237,9 @@ def test_second_derivatives(net: Net, vp: Any, mode: str) -> None:
         (g,) = torch.autograd.grad((y**2).sum(), [x], create_graph=True)
         return torch.autograd.grad((g**2).sum(), [x])[0]
 
-    got = hessian_vector(fd.sample(fd.Denoiser(net, vp, predicts="noise"), x, solver="dpmpp-2m", times=times, gradient=mode))
+    got = hessian_vector(
+        fd.sample(fd.Denoiser(net, vp, predicts="noise"), x, solver="dpmpp-2m", times=times, gradient=mode)
+    )
     want = hessian_vector(directly(net, vp, x, times, "dpmpp-2m", {}))
     torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-11 * float(want.abs().max()))
 
@@ -206,7 +247,9 @@ def test_second_derivatives(net: Net, vp: Any, mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_trajectory_carries_gradients(net: Net, vp: Any, mode: str) -> None:
     x = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
-    t = fd.sample(fd.Denoiser(net, vp, predicts="noise"), x, solver="ddim", steps=4, gradient=mode, trajectory=True)
+    t = fd.sample(
+        fd.Denoiser(net, vp, predicts="noise"), x, solver="ddim", steps=4, gradient=mode, trajectory=True
+    )
     times = fd.grid("logsnr", vp, steps=4)
     (got,) = torch.autograd.grad(t.states[2].sum(), [x], retain_graph=True)
     (want,) = torch.autograd.grad(directly(net, vp, x, times[:3], "ddim", {}).sum(), [x])
@@ -217,7 +260,10 @@ def test_trajectory_carries_gradients(net: Net, vp: Any, mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_in_chunks_and_with_other_flags(net: Net, vp: Any, mode: str) -> None:
     x = torch.randn(5, 5, dtype=torch.float64, requires_grad=True)
-    den, run = fd.Denoiser(net, vp, predicts="noise"), {"solver": "ddpm", "steps": 4, "seeds": 3, "gradient": mode}
+    den, run = (
+        fd.Denoiser(net, vp, predicts="noise"),
+        {"solver": "ddpm", "steps": 4, "seeds": 3, "gradient": mode},
+    )
     want = gradients(fd.sample(den, x, **run), x, *net.parameters())
     for more in ({"chunk": 2}, {"check_finite": True}, {"progress": True}, {"backend": "reference"}):
         same(gradients(fd.sample(den, x, **run, **more), x, *net.parameters()), want)
@@ -229,10 +275,17 @@ def test_networks_with_odd_memory(vp: Any, mode: str) -> None:
     w = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
     x = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
     times = fd.grid("logsnr", vp, steps=4)
-    for net in (lambda x, t: x, lambda x, t: w, lambda x, t: x[:, :1].expand(2, 5), lambda x, t: (w * x).t().contiguous().t()):
+    for net in (
+        lambda x, t: x,
+        lambda x, t: w,
+        lambda x, t: x[:, :1].expand(2, 5),
+        lambda x, t: (w * x).t().contiguous().t(),
+    ):
         got = fd.sample(fd.Denoiser(net, vp, predicts="noise"), x, solver="dpmpp-2m", steps=4, gradient=mode)
         want = directly(net, vp, x, times, "dpmpp-2m", {})
-        for p, q in zip(*(torch.autograd.grad(y.sum(), [x, w], allow_unused=True) for y in (got, want)), strict=True):
+        for p, q in zip(
+            *(torch.autograd.grad(y.sum(), [x, w], allow_unused=True) for y in (got, want)), strict=True
+        ):
             assert (p is None) == (q is None)
             if p is not None:
                 torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12)
@@ -240,15 +293,31 @@ def test_networks_with_odd_memory(vp: Any, mode: str) -> None:
 
 def test_halves_and_mixed_dtypes(vp: Any) -> None:
     """Gradients come back in the dtype of each tensor and agree with float64 to its precision."""
-    for state, inner in ((torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32), (torch.float16, torch.float16)):
+    for state, inner in (
+        (torch.float32, torch.bfloat16),
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float16),
+    ):
         w = torch.full((), 0.5, dtype=inner, requires_grad=True)
         x = torch.randn(3, 4).to(state).requires_grad_(True)
-        y = fd.sample(fd.Denoiser(lambda x, t, w=w, d=inner: w * torch.tanh(x.to(d)), vp, predicts="data"), x, solver="ddim", steps=3, gradient="full")
+        y = fd.sample(
+            fd.Denoiser(lambda x, t, w=w, d=inner: w * torch.tanh(x.to(d)), vp, predicts="data"),
+            x,
+            solver="ddim",
+            steps=3,
+            gradient="full",
+        )
         assert y.dtype == state
         gx, gw = torch.autograd.grad(y.sum(), [x, w])
         assert gx.dtype == state and gw.dtype == inner
         w64, x64 = w.detach().double().requires_grad_(True), x.detach().double().requires_grad_(True)
-        y64 = fd.sample(fd.Denoiser(lambda x, t, w=w64: w * torch.tanh(x), vp, predicts="data"), x64, solver="ddim", steps=3, gradient="full")
+        y64 = fd.sample(
+            fd.Denoiser(lambda x, t, w=w64: w * torch.tanh(x), vp, predicts="data"),
+            x64,
+            solver="ddim",
+            steps=3,
+            gradient="full",
+        )
         hx, hw = torch.autograd.grad(y64.sum(), [x64, w64])
         torch.testing.assert_close(gw.double(), hw, rtol=0.05, atol=0.05)
         torch.testing.assert_close(gx.double(), hx, rtol=0.1, atol=0.05)
@@ -280,10 +349,16 @@ def test_guided_by_a_vjp(net: Net, vp: Any) -> None:
 
     want = gradients(by_hand(x), x, *net.parameters())
     for mode in MODES:
-        got = gradients(fd.sample(den, x, solver="ddim", times=times, cond={"y": y}, gradient=mode, hooks=[Guide()]), x, *net.parameters())
+        got = gradients(
+            fd.sample(den, x, solver="ddim", times=times, cond={"y": y}, gradient=mode, hooks=[Guide()]),
+            x,
+            *net.parameters(),
+        )
         same(got, want)
     detached = x.detach()  # only the parameters are wanted: the hook has a leaf of its own at the first step
-    got = fd.sample(den, detached, solver="ddim", times=times, cond={"y": y}, gradient="full", hooks=[Guide()])
+    got = fd.sample(
+        den, detached, solver="ddim", times=times, cond={"y": y}, gradient="full", hooks=[Guide()]
+    )
     same(gradients(got, *net.parameters()), gradients(by_hand(x), *net.parameters()))
 
 
@@ -291,7 +366,9 @@ def test_graphs_die_with_their_result(net: Net, vp: Any) -> None:
     import weakref
 
     x = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
-    sampler = fd.Sampler(fd.Denoiser(net, vp, predicts="noise"), fd.plan("dpmpp-2m", vp, fd.grid("logsnr", vp, steps=4)))
+    sampler = fd.Sampler(
+        fd.Denoiser(net, vp, predicts="noise"), fd.plan("dpmpp-2m", vp, fd.grid("logsnr", vp, steps=4))
+    )
     y = sampler(x, gradient="full")
     ref = weakref.ref(y.grad_fn)
     del y
@@ -302,7 +379,9 @@ def test_graphs_die_with_their_result(net: Net, vp: Any) -> None:
 def test_under_no_grad_there_is_no_graph(net: Net, vp: Any) -> None:
     x = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
     with torch.no_grad():
-        assert not fd.sample(fd.Denoiser(net, vp, predicts="noise"), x, steps=3, gradient="full").requires_grad
+        assert not fd.sample(
+            fd.Denoiser(net, vp, predicts="noise"), x, steps=3, gradient="full"
+        ).requires_grad
 
 
 def test_inference_mode(net: Net, vp: Any) -> None:

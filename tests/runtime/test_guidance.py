@@ -1,4 +1,6 @@
-"""Guidance against formulas written out by hand: classifier-free guidance, its rescaling, thresholds and clips."""
+"""Guidance against formulas written out by hand: classifier-free guidance, its rescaling, thresholds and
+clips."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -26,24 +28,41 @@ def combined(scale: float, c: Any, u: Any) -> Any:
 @pytest.mark.parametrize("solver", ["ddim", "dpmpp-2m", "unipc", "dpmpp-2m-sde"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_equals_the_combination_by_hand(vp: fd.processes.VP, kind: str, solver: str) -> None:
-    x, c, u = torch.randn(4, 3, 2, dtype=torch.float64), torch.randn(4, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
+    x, c, u = (
+        torch.randn(4, 3, 2, dtype=torch.float64),
+        torch.randn(4, dtype=torch.float64),
+        torch.randn(4, dtype=torch.float64),
+    )
     run = {"solver": solver, "steps": 6, "seeds": 0}
     if kind in ("velocity", "flow", "score"):
         run["times"] = np.append(np.linspace(0.9, 0.05, 6), 0)
-    guided = fd.sample(fd.Denoiser(net, vp, predicts=kind), x, cond={"y": c}, guidance=CFG(3.0, uncond={"y": u}), **run)
+    guided = fd.sample(
+        fd.Denoiser(net, vp, predicts=kind), x, cond={"y": c}, guidance=CFG(3.0, uncond={"y": u}), **run
+    )
     by_hand = fd.sample(fd.Denoiser(combined(3.0, c, u), vp, predicts=kind), x, **run)
     torch.testing.assert_close(guided, by_hand, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("scale,branch", [(1.0, "y"), (1, "y"), (0.0, "u")])
-def test_scale_1_and_0_call_one_branch_only(vp: fd.processes.VP, nets: Any, scale: float, branch: str) -> None:
+def test_scale_1_and_0_call_one_branch_only(
+    vp: fd.processes.VP, nets: Any, scale: float, branch: str
+) -> None:
     counted = nets.Counted(net)
     values = {"y": torch.ones(4), "u": -torch.ones(4)}
     guidance = CFG(scale, uncond={"y": values["u"]})
-    got = fd.sample(fd.Denoiser(counted, vp, predicts="noise"), (4, 5), steps=5, seeds=0, cond={"y": values["y"]}, guidance=guidance)
+    got = fd.sample(
+        fd.Denoiser(counted, vp, predicts="noise"),
+        (4, 5),
+        steps=5,
+        seeds=0,
+        cond={"y": values["y"]},
+        guidance=guidance,
+    )
     assert counted.calls == 5
     assert all(x.shape[0] == 4 and torch.equal(c["y"], values[branch]) for x, _, c in counted.seen)
-    alone = fd.sample(fd.Denoiser(net, vp, predicts="noise"), (4, 5), steps=5, seeds=0, cond={"y": values[branch]})
+    alone = fd.sample(
+        fd.Denoiser(net, vp, predicts="noise"), (4, 5), steps=5, seeds=0, cond={"y": values[branch]}
+    )
     assert torch.equal(got, alone)
     times = fd.grid("logsnr", vp, steps=5)
     assert fd.plan("dpmpp-2m", vp, times, guidance=guidance).nfe == 5
@@ -57,7 +76,9 @@ def test_outside_its_interval_one_branch_is_called(vp: fd.processes.VP, nets: An
     counted, cond = nets.Counted(net), {"y": torch.ones(4, dtype=torch.float64)}
     guidance = CFG(3.0, uncond={"y": torch.zeros(4, dtype=torch.float64)}, interval=(lo, hi))
     x = torch.randn(4, 5, dtype=torch.float64)
-    got = fd.sample(fd.Denoiser(counted, vp, predicts="noise"), x, times=times, seeds=0, cond=cond, guidance=guidance)
+    got = fd.sample(
+        fd.Denoiser(counted, vp, predicts="noise"), x, times=times, seeds=0, cond=cond, guidance=guidance
+    )
     sizes = [len(x) for x, _, _ in counted.seen]
     assert sizes == [8 if 2 <= k < 8 else 4 for k in range(12)]
     assert all(bool((c["y"][-1] == (0 if len(x) == 8 else 1)).all()) for x, _, c in counted.seen)
@@ -68,7 +89,9 @@ def test_outside_its_interval_one_branch_is_called(vp: fd.processes.VP, nets: An
         inside = lo < float(np.exp(-vp.lam(float(t[0])))) <= hi
         return combined(3.0, 1.0, 0.0)(x, t) if inside else net(x, t, 1.0)
 
-    torch.testing.assert_close(got, fd.sample(fd.Denoiser(by_hand, vp, predicts="noise"), x, times=times), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        got, fd.sample(fd.Denoiser(by_hand, vp, predicts="noise"), x, times=times), rtol=1e-10, atol=1e-10
+    )
 
 
 def test_conditions_of_all_kinds(vp: fd.processes.VP, nets: Any) -> None:
@@ -83,9 +106,15 @@ def test_conditions_of_all_kinds(vp: fd.processes.VP, nets: Any) -> None:
         return net(x, t, y["y"] if isinstance(y, dict) else y)
 
     cases = {
-        "stack": (c, u, 1), "one of all": (c[:1], u[:1], 1), "one against many": (c, u[:1], 1), "dicts": ({"y": c}, {"y": u}, 1),
-        "ints": (2, 5, 2), "a number and a tensor": (c, 0.0, 2), "another dtype": (c, u.float(), 2),
-        "numbers without axes": (torch.tensor(2.0), torch.tensor(5.0), 2), "the same": (c, c, 1),
+        "stack": (c, u, 1),
+        "one of all": (c[:1], u[:1], 1),
+        "one against many": (c, u[:1], 1),
+        "dicts": ({"y": c}, {"y": u}, 1),
+        "ints": (2, 5, 2),
+        "a number and a tensor": (c, 0.0, 2),
+        "another dtype": (c, u.float(), 2),
+        "numbers without axes": (torch.tensor(2.0), torch.tensor(5.0), 2),
+        "the same": (c, c, 1),
     }
     for name, (given, negative, calls) in cases.items():
         counted = nets.Counted(wide)
@@ -107,7 +136,12 @@ def test_without_a_condition_of_its_own_the_plain_call_has_none(vp: fd.processes
 def test_in_chunks(vp: fd.processes.VP) -> None:
     """The unconditional half is per sample too."""
     den = fd.Denoiser(net, vp, predicts="noise")
-    run = {"steps": 4, "seeds": 0, "cond": {"y": torch.randn(8)}, "guidance": CFG(2.0, uncond={"y": torch.randn(8)})}
+    run = {
+        "steps": 4,
+        "seeds": 0,
+        "cond": {"y": torch.randn(8)},
+        "guidance": CFG(2.0, uncond={"y": torch.randn(8)}),
+    }
     assert torch.equal(fd.sample(den, (8, 5), **run), fd.sample(den, (8, 5), chunk=3, **run))
 
 
@@ -118,14 +152,26 @@ def test_one_output_written_over_the_other_is_found(vp: fd.processes.VP) -> None
         return torch.mul(x, 0.1 * y, out=held)
 
     with pytest.raises(ValueError, match="over"):
-        fd.sample(fd.Denoiser(greedy, vp, predicts="noise"), (4, 5), steps=4, cond={"y": 1}, guidance=CFG(2.0, uncond={"y": 0}))
+        fd.sample(
+            fd.Denoiser(greedy, vp, predicts="noise"),
+            (4, 5),
+            steps=4,
+            cond={"y": 1},
+            guidance=CFG(2.0, uncond={"y": 0}),
+        )
 
 
-@pytest.mark.parametrize("scale,mean,var", [(1.0, 0.9970, 0.1995), (1.5, 1.2069, 0.0892), (3.0, 1.3982, 0.0079)])
+@pytest.mark.parametrize(
+    "scale,mean,var", [(1.0, 0.9970, 0.1995), (1.5, 1.2069, 0.0892), (3.0, 1.3982, 0.0079)]
+)
 @pytest.mark.parametrize("kind", ["noise", "data"])
-def test_exact_law_on_gaussians(vp: fd.processes.VP, scale: float, mean: float, var: float, kind: str) -> None:
-    """Conditional N(1, 0.2), unconditional N(0, 1), DDIM on 2000 steps of lambda from -5 to 5. The sampler is affine, so two runs
-    give its law; the values are those of guidance-and-applications.md 3.1, measured by the recursion there. The tilted law
+def test_exact_law_on_gaussians(
+    vp: fd.processes.VP, scale: float, mean: float, var: float, kind: str
+) -> None:
+    """Conditional N(1, 0.2), unconditional N(0, 1), DDIM on 2000 steps of lambda from -5 to 5. The sampler
+    is affine, so two runs
+    give its law; the values are those of guidance-and-applications.md 3.1, measured by the recursion there.
+    The tilted law
     p_u^(1-w) p_c^w would be N(1.0714, 0.1429) and N(1.1538, 0.0769): guidance does not sample it."""
 
     def exact(x: Tensor, t: Tensor, m: Tensor, v: Tensor) -> Tensor:
@@ -136,8 +182,14 @@ def test_exact_law_on_gaussians(vp: fd.processes.VP, scale: float, mean: float, 
 
     one = torch.ones(2, dtype=torch.float64)
     times = vp.time_of(np.linspace(-5, 5, 2001))
-    y = fd.sample(fd.Denoiser(exact, vp, predicts=kind), torch.tensor([[0.0], [1.0]], dtype=torch.float64), solver="ddim", times=times,
-                  cond={"m": one, "v": 0.2 * one}, guidance=CFG(scale, uncond={"m": 0 * one, "v": one}))
+    y = fd.sample(
+        fd.Denoiser(exact, vp, predicts=kind),
+        torch.tensor([[0.0], [1.0]], dtype=torch.float64),
+        solver="ddim",
+        times=times,
+        cond={"m": one, "v": 0.2 * one},
+        guidance=CFG(scale, uncond={"m": 0 * one, "v": one}),
+    )
     offset, slope = float(y[0]), float(y[1] - y[0])
     assert offset == pytest.approx(mean, abs=1e-4) and slope**2 == pytest.approx(var, abs=1e-4)
 
@@ -179,8 +231,15 @@ def test_rescale(vp: fd.processes.VP, space: Any, phi: float) -> None:
         out = (phi * r + 1 - phi)[:, None, None] * out
         return out if space == "data" else (x - sigma * out) / a
 
-    got = fd.sample(fd.Denoiser(net, vp, predicts="noise"), x, solver="ddim", times=times, cond={"y": 1.0},
-                    guidance=CFG(4.0, uncond={"y": 0.0}), hooks=[Rescale(phi, space=space)])
+    got = fd.sample(
+        fd.Denoiser(net, vp, predicts="noise"),
+        x,
+        solver="ddim",
+        times=times,
+        cond={"y": 1.0},
+        guidance=CFG(4.0, uncond={"y": 0.0}),
+        hooks=[Rescale(phi, space=space)],
+    )
     torch.testing.assert_close(got, ddim_by_hand(vp, x, times, data), rtol=1e-10, atol=1e-10)
 
 
@@ -203,7 +262,13 @@ def test_dynamic_threshold(vp: fd.processes.VP, p: float, cap: float | None) -> 
         q = (q if cap is None else q.clamp(max=cap))[:, None, None]
         return torch.minimum(torch.maximum(x0, -q), q) / q
 
-    got = fd.sample(fd.Denoiser(net, vp, predicts="noise"), x, solver="ddim", times=times, hooks=[DynamicThreshold(p, cap)])
+    got = fd.sample(
+        fd.Denoiser(net, vp, predicts="noise"),
+        x,
+        solver="ddim",
+        times=times,
+        hooks=[DynamicThreshold(p, cap)],
+    )
     torch.testing.assert_close(got, ddim_by_hand(vp, x, times, data), rtol=1e-10, atol=1e-10)
 
 
@@ -212,7 +277,9 @@ def test_dynamic_threshold(vp: fd.processes.VP, p: float, cap: float | None) -> 
 def test_quantile_is_torchs(shape: tuple[int, ...], p: float) -> None:
     x = torch.randn(shape, dtype=torch.float64) * 3
     q = torch.quantile(x.abs().flatten(1), p, dim=1).clamp(min=1).reshape(-1, *[1] * (len(shape) - 1))
-    torch.testing.assert_close(DynamicThreshold(p).predict(None, x), x.clamp(-q, q) / q, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(
+        DynamicThreshold(p).predict(None, x), x.clamp(-q, q) / q, rtol=1e-13, atol=1e-13
+    )
 
 
 def test_quantile_of_large_samples() -> None:
@@ -222,7 +289,9 @@ def test_quantile_of_large_samples() -> None:
     a, b = np.partition(x.abs().numpy()[0], [k, k + 1])[k : k + 2]
     q = a + (b - a) * (0.995 * (x.numel() - 1) - k)
     got = DynamicThreshold(0.995).predict(None, x)
-    assert float(got.abs().max()) == 1.0 and float(got.abs().min() * q) == pytest.approx(float(x.abs().min()), rel=1e-5)
+    assert float(got.abs().max()) == 1.0 and float(got.abs().min() * q) == pytest.approx(
+        float(x.abs().min()), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("bounds", [(-1.0, 1.0), (0.0, 0.5)])
@@ -232,7 +301,9 @@ def test_clip(vp: fd.processes.VP, bounds: tuple[float, float]) -> None:
     def data(x: Tensor, s: float, a: float, sigma: float) -> Tensor:
         return ((x - sigma * noise_of(x, s, 0.0)) / a).clip(*bounds)
 
-    got = fd.sample(fd.Denoiser(net, vp, predicts="noise"), x, solver="ddim", times=times, hooks=[Clip(*bounds)])
+    got = fd.sample(
+        fd.Denoiser(net, vp, predicts="noise"), x, solver="ddim", times=times, hooks=[Clip(*bounds)]
+    )
     torch.testing.assert_close(got, ddim_by_hand(vp, x, times, data), rtol=1e-10, atol=1e-10)
     assert got.min() >= bounds[0] - 1e-12 and got.max() <= bounds[1] + 1e-12
 
@@ -240,21 +311,38 @@ def test_clip(vp: fd.processes.VP, bounds: tuple[float, float]) -> None:
 def test_hooks_in_half_precision_work_wide(vp: fd.processes.VP) -> None:
     """Statistics of a bfloat16 state are taken in float32 and rounded once."""
     x = 4 * torch.randn(2, 3, 16, 16)
-    half, q = x.bfloat16(), torch.quantile(x.bfloat16().float().abs().flatten(1), 0.9, dim=1).clamp(min=1)[:, None, None, None]
+    half, q = (
+        x.bfloat16(),
+        torch.quantile(x.bfloat16().float().abs().flatten(1), 0.9, dim=1).clamp(min=1)[:, None, None, None],
+    )
     got = DynamicThreshold(0.9).predict(None, half)
     torch.testing.assert_close(got.bfloat16(), (half.float().clamp(-q, q) / q).bfloat16(), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("make,error,match", [
-    (lambda: CFG("3"), TypeError, "scale"), (lambda: CFG(float("nan")), ValueError, "scale"), (lambda: CFG(True), TypeError, "scale"),
-    (lambda: CFG(2.0, uncond=[1]), TypeError, "uncond"), (lambda: CFG(2.0, interval=(2, 1)), ValueError, "interval"),
-    (lambda: CFG(2.0, interval=3.0), TypeError, "interval"), (lambda: CFG(2.0, interval=(1, 2, 3)), ValueError, "interval"),
-    (lambda: CFG(2.0, interval=(float("nan"), 1)), ValueError, "interval"), (lambda: CFG(2.0, interval="ab"), TypeError, "interval"),
-    (lambda: Rescale(1.5), ValueError, "phi"), (lambda: Rescale("a"), TypeError, "phi"), (lambda: Rescale(0.7, space="noise"), ValueError, "space"),
-    (lambda: DynamicThreshold(0.0), ValueError, "quantile"), (lambda: DynamicThreshold(1.1), ValueError, "quantile"),
-    (lambda: DynamicThreshold("a"), TypeError, "quantile"), (lambda: DynamicThreshold(0.9, cap=0.5), ValueError, "cap"),
-    (lambda: Clip(1.0, 1.0), ValueError, "low"), (lambda: Clip("a", 1.0), TypeError, "low"), (lambda: Clip(float("nan"), 1.0), ValueError, "low"),
-])
+@pytest.mark.parametrize(
+    "make,error,match",
+    [
+        (lambda: CFG("3"), TypeError, "scale"),
+        (lambda: CFG(float("nan")), ValueError, "scale"),
+        (lambda: CFG(True), TypeError, "scale"),
+        (lambda: CFG(2.0, uncond=[1]), TypeError, "uncond"),
+        (lambda: CFG(2.0, interval=(2, 1)), ValueError, "interval"),
+        (lambda: CFG(2.0, interval=3.0), TypeError, "interval"),
+        (lambda: CFG(2.0, interval=(1, 2, 3)), ValueError, "interval"),
+        (lambda: CFG(2.0, interval=(float("nan"), 1)), ValueError, "interval"),
+        (lambda: CFG(2.0, interval="ab"), TypeError, "interval"),
+        (lambda: Rescale(1.5), ValueError, "phi"),
+        (lambda: Rescale("a"), TypeError, "phi"),
+        (lambda: Rescale(0.7, space="noise"), ValueError, "space"),
+        (lambda: DynamicThreshold(0.0), ValueError, "quantile"),
+        (lambda: DynamicThreshold(1.1), ValueError, "quantile"),
+        (lambda: DynamicThreshold("a"), TypeError, "quantile"),
+        (lambda: DynamicThreshold(0.9, cap=0.5), ValueError, "cap"),
+        (lambda: Clip(1.0, 1.0), ValueError, "low"),
+        (lambda: Clip("a", 1.0), TypeError, "low"),
+        (lambda: Clip(float("nan"), 1.0), ValueError, "low"),
+    ],
+)
 def test_wrong_options(make: Any, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         make()
@@ -262,5 +350,11 @@ def test_wrong_options(make: Any, error: type[Exception], match: str) -> None:
 
 def test_rescale_needs_more_than_one_element(vp: fd.processes.VP) -> None:
     with pytest.raises(ValueError, match="Rescale"):
-        fd.sample(fd.Denoiser(net, vp, predicts="noise"), (4, 1), steps=4, cond={"y": 1.0}, guidance=CFG(2.0, uncond={"y": 0.0}),
-                  hooks=[Rescale()])
+        fd.sample(
+            fd.Denoiser(net, vp, predicts="noise"),
+            (4, 1),
+            steps=4,
+            cond={"y": 1.0},
+            guidance=CFG(2.0, uncond={"y": 0.0}),
+            hooks=[Rescale()],
+        )

@@ -1,4 +1,6 @@
-"""What may be seen of a run and how it may be broken off: trajectory, callback, progress, check_finite, stop and resume."""
+"""What may be seen of a run and how it may be broken off: trajectory, callback, progress, check_finite, stop
+and resume."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -21,7 +23,9 @@ def denoiser(nets: Any, vp: fd.processes.VP) -> fd.Denoiser:
 
 def ready(denoiser: fd.Denoiser, solver: str = "dpmpp-2m", steps: int = 6, **options: Any) -> fd.Sampler:
     times = fd.grid("logsnr", denoiser.process, steps=steps)
-    return fd.Sampler(denoiser, fd.plan(solver, denoiser.process, times, predicts=denoiser.predicts, **options))
+    return fd.Sampler(
+        denoiser, fd.plan(solver, denoiser.process, times, predicts=denoiser.predicts, **options)
+    )
 
 
 # trajectory
@@ -34,7 +38,9 @@ def test_trajectory(denoiser: fd.Denoiser, solver: str) -> None:
     assert isinstance(t, fd.Trajectory) and t.states.shape == (7, 3, 4) and t.data.shape == (6, 3, 4)
     assert torch.equal(t.states[0], x) and torch.equal(t.states[-1], t.x)
     assert np.array_equal(t.times, sampler.plan.times)
-    torch.testing.assert_close(t.x, sampler(x, seeds=0), rtol=1e-10, atol=1e-10)  # other rows are kept, so sums are ordered otherwise
+    torch.testing.assert_close(
+        t.x, sampler(x, seeds=0), rtol=1e-10, atol=1e-10
+    )  # other rows are kept, so sums are ordered otherwise
     if solver == "unipc":  # it corrects each step but a run's last
         return
     options = {"lower_order_final": "never"} if hasattr(fd.solvers.make(solver), "lower_order_final") else {}
@@ -46,7 +52,13 @@ def test_trajectory(denoiser: fd.Denoiser, solver: str) -> None:
 def test_data_of_a_trajectory_is_the_networks(nets: Any, vp: fd.processes.VP) -> None:
     for kind in ("noise", "velocity", "data"):
         mixture = nets.Mixture(vp, kind)
-        t = fd.sample(fd.Denoiser(mixture, vp, predicts=kind), torch.randn(3, 4, dtype=torch.float64), solver="ddim", steps=6, trajectory=True)
+        t = fd.sample(
+            fd.Denoiser(mixture, vp, predicts=kind),
+            torch.randn(3, 4, dtype=torch.float64),
+            solver="ddim",
+            steps=6,
+            trajectory=True,
+        )
         for k in range(6):
             a, s = (torch.tensor(f(t.times[k]), dtype=torch.float64) for f in (vp.alpha, vp.sigma))
             torch.testing.assert_close(t.data[k], mixture.data(t.states[k], a, s), rtol=1e-8, atol=1e-8)
@@ -102,7 +114,9 @@ def test_callback_sees_each_step_once_in_order(denoiser: fd.Denoiser, solver: st
     y = sampler(x, seeds=0, callback=lambda i, t, x, data: seen.append((i, t, x.clone(), data.clone())))
     assert [s[0] for s in seen] == list(range(6)) and [s[1] for s in seen] == sampler.plan.times[1:].tolist()
     t = sampler(x, seeds=0, trajectory=True)
-    assert torch.equal(torch.stack([s[2] for s in seen]), t.states[1:]) and torch.equal(torch.stack([s[3] for s in seen]), t.data)
+    assert torch.equal(torch.stack([s[2] for s in seen]), t.states[1:]) and torch.equal(
+        torch.stack([s[3] for s in seen]), t.data
+    )
     assert torch.equal(seen[-1][2], y)
 
 
@@ -115,7 +129,9 @@ def test_callback_comes_before_the_next_network_call(nets: Any, vp: fd.processes
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, StopIteration])
 @pytest.mark.parametrize("at", [0, 3, 5])
-def test_an_interruption_leaves_the_sampler_usable(denoiser: fd.Denoiser, error: type[BaseException], at: int) -> None:
+def test_an_interruption_leaves_the_sampler_usable(
+    denoiser: fd.Denoiser, error: type[BaseException], at: int
+) -> None:
     sampler, x = ready(denoiser), torch.randn(3, 4)
     want, kept = sampler(x, seeds=0), x.clone()
 
@@ -129,7 +145,9 @@ def test_an_interruption_leaves_the_sampler_usable(denoiser: fd.Denoiser, error:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_interruption_in_the_network_leaves_the_sampler_usable(vp: fd.processes.VP, error: type[BaseException]) -> None:
+def test_an_interruption_in_the_network_leaves_the_sampler_usable(
+    vp: fd.processes.VP, error: type[BaseException]
+) -> None:
     left = [10**9]
 
     def net(x: Tensor, t: Tensor) -> Tensor:
@@ -160,7 +178,9 @@ def test_callback_may_not_steer_by_writing(denoiser: fd.Denoiser) -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"check_finite": True}, {"gradient": "full"}, {"trajectory": True}])
-def test_progress_is_a_tqdm_on_stderr(denoiser: fd.Denoiser, capsys: pytest.CaptureFixture[str], more: dict[str, Any]) -> None:
+def test_progress_is_a_tqdm_on_stderr(
+    denoiser: fd.Denoiser, capsys: pytest.CaptureFixture[str], more: dict[str, Any]
+) -> None:
     x = torch.randn(3, 4)
     y = fd.sample(denoiser, x, steps=6, progress=True, **more)
     seen = capsys.readouterr()
@@ -175,8 +195,14 @@ def test_progress_closes_its_bar_when_interrupted(denoiser: fd.Denoiser) -> None
 
     before = len(getattr(tqdm, "_instances", ()))
     with pytest.raises(RuntimeError, match="enough"):
-        fd.sample(fd.Denoiser(lambda x, t: (_ for _ in ()).throw(RuntimeError("enough")), denoiser.process, predicts="noise"), (2, 3),
-                  steps=6, progress=True)
+        fd.sample(
+            fd.Denoiser(
+                lambda x, t: (_ for _ in ()).throw(RuntimeError("enough")), denoiser.process, predicts="noise"
+            ),
+            (2, 3),
+            steps=6,
+            progress=True,
+        )
     assert len(getattr(tqdm, "_instances", ())) == before
 
 
@@ -242,15 +268,26 @@ def test_resumed_with_a_condition_and_guidance(nets: Any, vp: fd.processes.VP) -
     assert torch.equal(sampler(sampler(x, cond=cond, stop=3), cond=cond), sampler(x, cond=cond))
 
 
-@pytest.mark.parametrize("call,match", [
-    (lambda s, x: s(x, stop=0), "stop"), (lambda s, x: s(x, stop=6), "stop"), (lambda s, x: s(x, stop=-1), "stop"),
-    (lambda s, x: s(x, stop=True), "stop"), (lambda s, x: s(x, stop=2.0), "stop"), (lambda s, x: s(x, stop="2"), "stop"),
-    (lambda s, x: s(x, stop=2, trajectory=True), "stop"), (lambda s, x: s(x, stop=2, gradient="full"), "stop"),
-    (lambda s, x: s(x, stop=2, callback=print), "stop"),
-    (lambda s, x: s(s(x, stop=3), stop=3), "between 4 and 5"), (lambda s, x: s(s(x, stop=3), stop=2), "stop"),
-    (lambda s, x: s(s(x, stop=3), seeds=1), "seeds"), (lambda s, x: s(s(x, stop=3), trajectory=True), "trajectory"),
-    (lambda s, x: s(s(x, stop=3), callback=print), "callback"), (lambda s, x: s(s(x, stop=3), gradient="full"), "gradient"),
-])
+@pytest.mark.parametrize(
+    "call,match",
+    [
+        (lambda s, x: s(x, stop=0), "stop"),
+        (lambda s, x: s(x, stop=6), "stop"),
+        (lambda s, x: s(x, stop=-1), "stop"),
+        (lambda s, x: s(x, stop=True), "stop"),
+        (lambda s, x: s(x, stop=2.0), "stop"),
+        (lambda s, x: s(x, stop="2"), "stop"),
+        (lambda s, x: s(x, stop=2, trajectory=True), "stop"),
+        (lambda s, x: s(x, stop=2, gradient="full"), "stop"),
+        (lambda s, x: s(x, stop=2, callback=print), "stop"),
+        (lambda s, x: s(s(x, stop=3), stop=3), "between 4 and 5"),
+        (lambda s, x: s(s(x, stop=3), stop=2), "stop"),
+        (lambda s, x: s(s(x, stop=3), seeds=1), "seeds"),
+        (lambda s, x: s(s(x, stop=3), trajectory=True), "trajectory"),
+        (lambda s, x: s(s(x, stop=3), callback=print), "callback"),
+        (lambda s, x: s(s(x, stop=3), gradient="full"), "gradient"),
+    ],
+)
 def test_wrong_stops(denoiser: fd.Denoiser, call: Any, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         call(ready(denoiser), torch.randn(3, 4))
@@ -272,7 +309,9 @@ def test_damaged_states_are_refused(denoiser: fd.Denoiser) -> None:
     for wrong in (
         replace(state, registers={k: t for k, t in state.registers.items() if k != r}),
         replace(state, registers={**state.registers, r: torch.zeros(2, 4)}),
-        replace(state, stage=99), replace(state, rng=state.rng[:1]), replace(state, rng=state.rng.float()),
+        replace(state, stage=99),
+        replace(state, rng=state.rng[:1]),
+        replace(state, rng=state.rng.float()),
     ):
         with pytest.raises(ValueError, match="State"):
             sampler(wrong)
@@ -282,8 +321,15 @@ def test_files_that_are_no_states_are_refused(denoiser: fd.Denoiser, tmp_path: P
     path = tmp_path / "x.pt"
     good = vars(ready(denoiser)(torch.randn(3, 4), stop=3))
     for wrong in (
-        {"a": 1}, torch.zeros(3), [1, 2], {**good, "more": 1}, {k: v for k, v in good.items() if k != "rng"}, {**good, "stage": "3"},
-        {**good, "registers": {}}, {**good, "registers": {0: 1.0}}, {**good, "dtype": "float32"},
+        {"a": 1},
+        torch.zeros(3),
+        [1, 2],
+        {**good, "more": 1},
+        {k: v for k, v in good.items() if k != "rng"},
+        {**good, "stage": "3"},
+        {**good, "registers": {}},
+        {**good, "registers": {0: 1.0}},
+        {**good, "dtype": "float32"},
     ):
         torch.save(wrong, path)
         with pytest.raises(ValueError, match="not a saved fastdiff state"):
@@ -308,7 +354,9 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out == ""
 
 
-def test_an_interrupted_save_leaves_the_old_file(denoiser: fd.Denoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_save_leaves_the_old_file(
+    denoiser: fd.Denoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sampler, x = ready(denoiser), torch.randn(3, 4)
     sampler(x, stop=2).save(tmp_path / "x.pt")
     old = (tmp_path / "x.pt").read_bytes()
