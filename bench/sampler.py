@@ -1,8 +1,9 @@
-"""Samplers against diffusers' schedulers: time per step with the network's output ready made, one thread, one run.
+"""Samplers against diffusers' schedulers: time per step, the network's output ready made, one thread.
 
-Both sides see the same shapes and dtypes and the same constant network output; ours runs the whole sampler and divides by its
-steps, the peer's loop calls `.step()`. Rounds are interleaved and the medians compared.
+Both sides see the same shapes and dtypes and the same constant network output; ours runs the whole sampler
+and divides by its steps, the peer's loop calls `.step()`. Rounds are interleaved, the medians compared.
 """
+
 from __future__ import annotations
 
 import statistics
@@ -17,7 +18,11 @@ import fastdiff as fd
 CASES = {  # ours -> (solver, options), the peer's class and its options
     "dpmpp-2m": (("dpmpp-2m", {}), "DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
     "unipc-2": (("unipc", {"order": 2}), "UniPCMultistepScheduler", {"solver_order": 2}),
-    "dpmpp-2m-sde": (("dpmpp-2m-sde", {}), "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    "dpmpp-2m-sde": (
+        ("dpmpp-2m-sde", {}),
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "sde-dpmsolver++"},
+    ),
     "ddim": (("ddim", {}), "DDIMScheduler", {"clip_sample": False}),
     "euler": (("euler", {}), "EulerDiscreteScheduler", {}),
     "heun": (("heun", {}), "HeunDiscreteScheduler", {}),
@@ -38,7 +43,9 @@ def ours(solver: str, options: dict, x: torch.Tensor, m: torch.Tensor, steps: in
     return once
 
 
-def peer(name: str, options: dict, x: torch.Tensor, m: torch.Tensor, steps: int) -> Callable[[], float] | None:
+def peer(
+    name: str, options: dict, x: torch.Tensor, m: torch.Tensor, steps: int
+) -> Callable[[], float] | None:
     try:
         import diffusers.schedulers as schedulers
     except ImportError:
@@ -83,7 +90,10 @@ def measure(fns: dict[str, Callable[[], float]], rounds: int) -> dict[str, float
 
 
 def run(
-    shape: tuple[int, ...] = (16, 4, 64, 64), steps: int = 20, rounds: int = 15, cases: Sequence[str] = tuple(CASES),
+    shape: tuple[int, ...] = (16, 4, 64, 64),
+    steps: int = 20,
+    rounds: int = 15,
+    cases: Sequence[str] = tuple(CASES),
     dtypes: Sequence[torch.dtype] = (torch.float32, torch.bfloat16),
 ) -> list[dict]:
     threads = torch.get_num_threads()
@@ -95,17 +105,32 @@ def run(
             x, m = torch.randn(shape).to(dtype), torch.randn(shape).to(dtype)
             for name in cases:
                 (solver, options), theirs, their_options = CASES[name]
-                plan = fd.plan(solver, fd.processes.VP(), fd.grid("logsnr", fd.processes.VP(), steps=steps, final="sigma_min"), **options)
+                plan = fd.plan(
+                    solver,
+                    fd.processes.VP(),
+                    fd.grid("logsnr", fd.processes.VP(), steps=steps, final="sigma_min"),
+                    **options,
+                )
                 tensors = plan.traffic(1)
                 fns = {"ours": ours(solver, options, x, m, steps), "copy": copying(x, tensors, steps)}
                 other = peer(theirs, their_options, x, m, steps)
                 if other is not None:
                     fns["peer"] = other
                 t = measure(fns, rounds)
-                row = {"case": name, "dtype": str(dtype).removeprefix("torch."), "shape": list(shape), "ours_us": t["ours"] * 1e6,
-                       "copy_us": t["copy"] * 1e6, "of_copy_bandwidth": t["copy"] / t["ours"]}
+                row = {
+                    "case": name,
+                    "dtype": str(dtype).removeprefix("torch."),
+                    "shape": list(shape),
+                    "ours_us": t["ours"] * 1e6,
+                    "copy_us": t["copy"] * 1e6,
+                    "of_copy_bandwidth": t["copy"] / t["ours"],
+                }
                 if "peer" in t:
-                    row |= {"peer": f"diffusers {theirs}", "peer_us": t["peer"] * 1e6, "ratio": t["peer"] / t["ours"]}
+                    row |= {
+                        "peer": f"diffusers {theirs}",
+                        "peer_us": t["peer"] * 1e6,
+                        "ratio": t["peer"] / t["ours"],
+                    }
                 rows.append(row)
     finally:
         torch.set_num_threads(threads)
@@ -124,10 +149,16 @@ def host(steps: int = 20, rounds: int = 200) -> list[dict]:
     rows = []
     for name, ((solver, options), _, _) in CASES.items():
         t = measure({"ours": ours(solver, options, x, m, steps)}, rounds)
-        rows.append({"case": f"host {name}", "shape": list(x.shape), "dtype": "float32", "ours_us": t["ours"] * 1e6})
+        rows.append(
+            {"case": f"host {name}", "shape": list(x.shape), "dtype": "float32", "ours_us": t["ours"] * 1e6}
+        )
     return rows
 
 
 if __name__ == "__main__":
     for row in [*run(), *host(), *(large() if "--large" in sys.argv else [])]:
-        print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items() if k != "shape"))
+        print(
+            "  ".join(
+                f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items() if k != "shape"
+            )
+        )

@@ -14,6 +14,6 @@ from .runtime.sampler import Sampler
 from .runtime.state import State, Trajectory
 
 __all__ = [
-    "Denoiser", "Hook", "NonFinite", "Plan", "Sampler", "Seeds", "State", "Trajectory", "__version__", "grid", "grids", "guidance",
-    "noise", "ops", "plan", "processes", "sample", "solvers",
+    "Denoiser", "Hook", "NonFinite", "Plan", "Sampler", "Seeds", "State", "Trajectory", "__version__",
+    "grid", "grids", "guidance", "noise", "ops", "plan", "processes", "sample", "solvers",
 ]

@@ -15,16 +15,18 @@ def info() -> list[tuple[str, str]]:
     from . import __version__
     from .ops import _backends
 
-    rows = [("fastdiff", __version__), ("torch", torch.__version__), ("python", platform.python_version())]
+    rows = [("fastdiff", __version__), ("torch", torch.__version__)]
+    rows += [("python", platform.python_version())]
     rows += [("backends on cpu", ", ".join(_backends.usable("cpu")))]
-    from . import _C
+    from . import _C  # type: ignore[attr-defined]
 
     rows += [("cpu instruction set", f"{_C.isa()} (of {', '.join(_C.isas())}), {_C.threads()} threads")]
     why = _backends.missing("cuda", "cuda")
     rows += [("cuda module", "usable" if why is None else why)]
     why = _backends.missing("triton", "cuda")
     rows += [("triton", "usable" if why is None else why)]
-    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    names = [torch.cuda.get_device_name(i) for i in range(gpus)]
     return [*rows, ("gpus", ", ".join(names) or "none")]
 
 
@@ -46,7 +48,8 @@ def solvers() -> tuple[list[str], list[list[str]]]:
         found = re.search(r"Source: ([^\n]*?arXiv:[\d.]+\d)", text)
         source = found.group(1) if found else cls.source
         draws = sum(len(s.draws) for s in p.stages)
-        rows.append([key, what, source, str(p.order), f"{p.nfe / steps:.2g}", str(p.carried), f"{draws / steps:.2g}"])
+        counts = [f"{p.nfe / steps:.2g}", str(p.carried), f"{draws / steps:.2g}"]
+        rows.append([key, what, source, str(p.order), *counts])
     return head, rows
 
 
@@ -67,7 +70,8 @@ def table(head: list[str], rows: list[list[str]], markdown: bool) -> str:
     if markdown:
         return "\n".join("| " + " | ".join(r) + " |" for r in [head, ["---"] * len(head), *rows])
     widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]
-    return "\n".join("  ".join(v.ljust(w) for v, w in zip(r, widths, strict=True)).rstrip() for r in [head, *rows])
+    lines = ("  ".join(v.ljust(w) for v, w in zip(r, widths, strict=True)) for r in [head, *rows])
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def main(argv: list[str] | None = None) -> int:

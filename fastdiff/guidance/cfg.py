@@ -2,9 +2,8 @@
 
     out = u + scale (c - u)          scale = 1: the conditional output c alone; scale = 0: the unconditional u
 
-Both halves run in one batch where their conditions stack. The combination is linear, so it costs no pass over
-memory of its own. It does not sample the tilted law p_u^{1-w} p_c^w: see the measured means and variances in
-the tests.
+Both halves run in one batch where their conditions stack. The combination is linear, so it costs no pass
+over memory of its own. It does not sample the tilted law p_u^{1-w} p_c^w: the tests have the exact laws.
 
 Source: Ho & Salimans 2022, arXiv:2207.12598; interval: Kynkaanniemi et al. 2024, arXiv:2404.07724.
 """
@@ -24,8 +23,7 @@ from ..core.options import check_numbers
 class CFG(Hook):
     """scale     the weight w
     uncond    keyword arguments of the network that replace those of `cond` in the unconditional half; a
-              tensor
-              whose first size is the batch is per sample
+              tensor whose first size is the batch is per sample
     interval  (lo, hi) in sigma/alpha: guidance only while lo < sigma/alpha <= hi; outside, one network call
               instead of two
     """

@@ -1,5 +1,4 @@
-"""Static clip of the data prediction: xhat <- clamp(xhat, low, high). Only for data known to lie in that
-range."""
+"""Static clip of the data prediction, for data known to lie in a range: xhat <- clamp(xhat, low, high)."""
 
 from __future__ import annotations
 

@@ -2,9 +2,8 @@
 
     r = std(c) / std(out) over all but the batch axis          out' = phi r out + (1 - phi) out
 
-Stands after `CFG` among the hooks. Acts on the network's own kind of prediction, as its authors do, or on
-the data
-prediction.
+Stands after `CFG` among the hooks. Acts on the network's own kind of prediction, as its authors do, or on the
+data prediction.
 
 Source: Lin et al. 2024, arXiv:2305.08891, section 3.4.
 """

@@ -2,8 +2,9 @@
 
     q = max(quantile_p(|xhat|), 1), at most `cap`          xhat <- clamp(xhat, -q, q) / q
 
-For pixels in [-1, 1]; meant to stand last at its point. Source: Saharia et al. 2022, arXiv:2205.11487,
-section 2.3.
+For pixels in [-1, 1]; meant to stand last at its point.
+
+Source: Saharia et al. 2022, arXiv:2205.11487, section 2.3.
 """
 
 from __future__ import annotations
@@ -39,8 +40,7 @@ class DynamicThreshold(Hook):
 
 
 def _quantile(flat: Tensor, p: float) -> Tensor:
-    """torch.quantile along axis 1 (linear interpolation), without its limit of 16 M elements or a full
-    sort."""
+    """torch.quantile along axis 1, without its limit of 16 M elements and without a full sort."""
     position = p * (flat.shape[1] - 1)
     low = int(position)
     top = flat.topk(flat.shape[1] - low, 1).values

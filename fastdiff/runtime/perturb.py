@@ -22,12 +22,10 @@ from .checks import check_x
 def perturb(
     process: Process, x0: Tensor, t: Any, *, seeds: Any = None, draw: int = 0, backend: str | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(x_t, noise), both like x0 (B, *). t: a number or (B,) of them in [t_zero, t_max]. Differentiable in
-    x0.
+    """(x_t, noise), both like x0 (B, *); t: a number or (B,) of them in [t_zero, t_max].
 
-    Raises TypeError for x0 that is no dense floating point tensor or t that is no numbers, ValueError for t
-    of
-    another length or outside the process.
+    Differentiable in x0. Raises TypeError for x0 that is no dense floating point tensor or t that is no
+    numbers, ValueError for t of another length or outside the process.
     """
     if not isinstance(x0, Tensor) or x0.dim() < 1:
         came = "a tensor of no axes" if isinstance(x0, Tensor) else type(x0).__name__

@@ -78,8 +78,8 @@ def sample(
     seeds         int s: sample i uses (s, i); a sequence: sample i uses (seeds[i], 0); fd.Seeds; a
                   torch.Generator; None: torch's own. A sample depends on its own (seed, id) alone: not on its
                   batch, device or memory format
-    cond          keyword arguments of the network; guidance, hooks: see fastdiff.guidance. A tensor whose first
-                  size is the batch is per sample
+    cond          keyword arguments of the network; guidance, hooks: see fastdiff.guidance. A tensor whose
+                  first size is the batch is per sample
     chunk         run that many samples at a time: the same samples, less memory
     device, dtype    of x_T where a shape is given (default: the device of the network's first parameter,
                   torch's default dtype)

@@ -1,5 +1,4 @@
-"""The promises of a first hour: shapes, dtypes, ways to give times and seeds, ends of a grid, two threads,
-the command line."""
+"""The promises of a first hour: shapes, dtypes, times and seeds in any dress, threads, the command line."""
 
 from __future__ import annotations
 
@@ -26,8 +25,7 @@ def exact(nets: Any, vp: fd.processes.VP) -> fd.Denoiser:
 
 
 def test_point_clouds_are_the_data_they_came_from(exact: fd.Denoiser, nets: Any) -> None:
-    """Samples of the exact denoiser have the mixture's mean, variance and weights, by every solver at 50
-    steps."""
+    """Samples of the exact denoiser have the mixture's mean, variance and weights, by every solver."""
     m = nets.Mixture
     mean = sum(w * a for w, a in zip(m.weights, m.means, strict=True))
     var = sum(w * (a * a + s * s) for w, a, s in zip(m.weights, m.means, m.stds, strict=True)) - mean**2
