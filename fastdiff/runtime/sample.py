@@ -70,16 +70,15 @@ def sample(
 ) -> Tensor | Trajectory:
     """Sample from a denoiser.
 
-    shape_or_x    a shape (B, *): x_T is drawn from the process's prior by the seeds; or the tensor x at
-                  times[0]
+    shape_or_x    a shape (B, *): x_T is drawn from the process's prior by the seeds; or x at times[0]
     solver        a key of `fd.solvers.names()`; its options follow as keywords (`eta=`, `order=`, ...)
     steps, grid, grid_options, final    how the times are made (see `fd.grid`); grid=None is the process's own
     times         the times themselves, strictly decreasing float64; then steps, grid and final do not count
     seeds         int s: sample i uses (s, i); a sequence: sample i uses (seeds[i], 0); fd.Seeds; a
                   torch.Generator; None: torch's own. A sample depends on its own (seed, id) alone: not on its
                   batch, device or memory format
-    cond          keyword arguments of the network; guidance, hooks: see fastdiff.guidance. A tensor whose
-                  first size is the batch is per sample
+    cond          keyword arguments of the network (a tensor whose first size is the batch is per sample);
+                  guidance, hooks: see fastdiff.guidance
     chunk         run that many samples at a time: the same samples, less memory
     device, dtype    of x_T where a shape is given (default: the device of the network's first parameter,
                   torch's default dtype)
@@ -87,8 +86,7 @@ def sample(
     The rest as in `fd.Sampler.__call__`.
 
     Returns x at times[-1], float dtype of x_T; with trajectory=True a Trajectory(x, times, states, data).
-    Raises ValueError or TypeError, before anything runs, that names the argument, what came and what is
-    allowed.
+    Raises ValueError or TypeError, before anything runs: the argument, what came, what is allowed.
     """
     if not isinstance(denoiser, Denoiser):
         raise TypeError(

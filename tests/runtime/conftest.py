@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,7 @@ def column(t: Tensor, x: Tensor) -> Tensor:
 
 def exact_net(x: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
     """Only products, sums and quotients, one rounding each: an element's bits do not depend on its place in
-    memory, as those
-    of torch's vectorised exp and tanh do."""
+    memory, as those of torch's vectorised exp and tanh do."""
     y = x / (x * x + 1) + column(t, x) * x
     for c in cond.values():
         y = y + column(c, x)
@@ -41,9 +40,8 @@ class Counted:
 
 
 class Mixture:
-    """Data whose elements are independent draws of a mixture of normals: the exact data prediction, and
-    every other one by its
-    definition in `alpha x0 + sigma eps`."""
+    """Data whose elements are independent draws of a mixture of normals: the exact data prediction, and every
+    other one by its definition in `alpha x0 + sigma eps`."""
 
     weights, means, stds = (0.3, 0.7), (-1.0, 0.8), (0.3, 0.2)
 
@@ -96,11 +94,3 @@ def nets() -> Any:
         column, exact, Counted, Mixture = staticmethod(column), staticmethod(exact_net), Counted, Mixture
 
     return Namespace
-
-
-@pytest.fixture(autouse=True)
-def same_generator() -> Iterator[None]:
-    state = torch.get_rng_state()
-    torch.manual_seed(0)
-    yield
-    torch.set_rng_state(state)

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -277,12 +278,11 @@ def test_the_command_line(what: str, markdown: bool, capsys: pytest.CaptureFixtu
             assert not markdown or row.count("|") == rows[0].count("|")
 
 
-def test_the_command_line_as_a_program() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "fastdiff", "info"], capture_output=True, text=True, timeout=120
-    )
+def test_the_command_line_as_a_program(tmp_path: Path) -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        program = [sys.executable, "-m", "fastdiff", *words]
+        return subprocess.run(program, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+
+    done, wrong = run("info"), run("sampler")
     assert done.returncode == 0 and "torch" in done.stdout and done.stderr == ""
-    wrong = subprocess.run(
-        [sys.executable, "-m", "fastdiff", "sampler"], capture_output=True, text=True, timeout=120
-    )
     assert wrong.returncode == 2 and "solvers" in wrong.stderr

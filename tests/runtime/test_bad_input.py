@@ -181,6 +181,8 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "seeds: float tensor": (sample(seeds=zeros(4)), TypeError, SEEDS),
     "seeds: a table": (sample(seeds=torch.zeros(4, 1).long()), TypeError, SEEDS),
     "seeds: None inside": (sample(seeds=[1, 2, 3, None]), TypeError, SEEDS),
+    "seeds: a set": (sample(seeds={1, 2, 3, 4}), TypeError, SEEDS),
+    "seeds: a dict": (sample(seeds={1: 0, 2: 0, 3: 0, 4: 0}), TypeError, SEEDS),
     "seeds: x given": (sample(zeros(), seeds=-1), ValueError, SEEDS),
     "seeds: of a sampler": (sampler(seeds=[1]), ValueError, SEEDS),
     "Seeds: ids too few": (sample(seeds=fd.Seeds(1, ids=[1])), ValueError, "ids"),

@@ -1,5 +1,4 @@
-"""A sample depends on its own (seed, id) alone: torch.equal, whatever stands beside it and however the run
-was made."""
+"""A sample depends on its own (seed, id) alone: torch.equal, however the run was made."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Denoiser: what the network is given, what may come back, and that every kind of prediction gives the same
-samples."""
+"""Denoiser: what the network is given, what may come back; every kind of prediction gives one sample."""
 
 from __future__ import annotations
 
@@ -65,8 +64,7 @@ def test_called_it_is_the_data_prediction(nets: Any) -> None:
 
 
 def test_edm_preconditioning_is_karras_formula() -> None:
-    """D(x; sigma) = c_skip x + c_out F(c_in x; ln(sigma) / 4), table 1 of arXiv:2206.00364, written as
-    there."""
+    """D(x; sigma) = c_skip x + c_out F(c_in x; ln(sigma) / 4), as table 1 of arXiv:2206.00364 has it."""
     process, seen = fd.processes.EDM(sigma_data=0.7), []
 
     def raw(x: Tensor, c_noise: Tensor) -> Tensor:
@@ -198,8 +196,8 @@ def test_x_dtype_and_networks_in_another_dtype(nets: Any) -> None:
 @pytest.mark.parametrize("solver", ["ddim", "dpmpp-2m", "unipc"])
 @pytest.mark.parametrize("looked_at", [False, True])
 def test_networks_with_odd_memory(nets: Any, solver: str, looked_at: bool) -> None:
-    """What shares memory with x, with itself or with nothing in order, against the same numbers in a tensor
-    of their own."""
+    """What shares memory with x or with itself, or lies in another order, against the same numbers in a
+    tensor of their own."""
     process, x = fd.processes.VP(), torch.randn(3, 4, 5)
     const, held = torch.randn(3, 4, 5), torch.empty(3, 4, 5)
     weight = torch.nn.Parameter(const)

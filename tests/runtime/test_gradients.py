@@ -1,5 +1,4 @@
-"""Gradients through sampling: against autograd of the formula run directly on tensors, in float64 to
-1e-12."""
+"""Gradients through sampling: against autograd of the formula run on tensors, in float64 to 1e-12."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Guidance against formulas written out by hand: classifier-free guidance, its rescaling, thresholds and
-clips."""
+"""Guidance against formulas written out by hand: classifier-free, rescaled, thresholds and clips."""
 
 from __future__ import annotations
 
@@ -168,11 +167,10 @@ def test_one_output_written_over_the_other_is_found(vp: fd.processes.VP) -> None
 def test_exact_law_on_gaussians(
     vp: fd.processes.VP, scale: float, mean: float, var: float, kind: str
 ) -> None:
-    """Conditional N(1, 0.2), unconditional N(0, 1), DDIM on 2000 steps of lambda from -5 to 5. The sampler
-    is affine, so two runs
-    give its law; the values are those of guidance-and-applications.md 3.1, measured by the recursion there.
-    The tilted law
-    p_u^(1-w) p_c^w would be N(1.0714, 0.1429) and N(1.1538, 0.0769): guidance does not sample it."""
+    """Conditional N(1, 0.2), unconditional N(0, 1), DDIM on 2000 steps of lambda from -5 to 5. The sampler is
+    affine, so two runs give its law; the values were found by an affine recursion apart from this code. The
+    tilted law p_u^(1-w) p_c^w would be N(1.0714, 0.1429) and N(1.1538, 0.0769): guidance does not sample it.
+    """
 
     def exact(x: Tensor, t: Tensor, m: Tensor, v: Tensor) -> Tensor:
         a, s = (torch.as_tensor(f(t.numpy()))[:, None] for f in (vp.alpha, vp.sigma))

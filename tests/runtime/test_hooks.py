@@ -1,5 +1,4 @@
-"""Hooks at their six points: what they see, what they may not disturb, and what is said when they go
-wrong."""
+"""Hooks at their six points: what they see, what they may not disturb, what is said when they go wrong."""
 
 from __future__ import annotations
 
@@ -45,12 +44,10 @@ def denoiser(nets: Any, vp: fd.processes.VP) -> fd.Denoiser:
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("point", POINTS)
 def test_identity_hooks_change_nothing(denoiser: fd.Denoiser, point: str, solver: str) -> None:
-    """Bit for bit where the hook's point is one that the arithmetic passes through unchanged: an extra
-    branch of weight 0, the
+    """Bit for bit where the arithmetic passes the hook's point unchanged: an extra branch of weight 0, the
     straight route, a state after a step of a solver without history. Elsewhere a combination is written out
-    that the plain plan
-    leaves folded (the data prediction, the draw, the history), so it is rounded once more: equal within
-    float64's rounding."""
+    that the plain plan leaves folded (the data prediction, the draw, the history), so it is rounded once
+    more: equal within float64's rounding."""
     x = torch.randn(3, 4, dtype=torch.float64)
     run = {"solver": solver, "steps": 6, "seeds": 0}
     plain, hooked = fd.sample(denoiser, x, **run), fd.sample(denoiser, x, hooks=[identity(point)], **run)
@@ -186,8 +183,7 @@ def ddpm_by_hand(
 
 
 def test_each_point_acts_where_it_says(nets: Any, vp: fd.processes.VP) -> None:
-    """predict on the data prediction, noise on the draw, state after the step: all at once against the loop
-    by hand."""
+    """predict on the data prediction, noise on the draw, state after the step, against a loop by hand."""
     times, x = np.append(np.linspace(0.9, 0.05, 5), 0.0), torch.randn(3, 4, dtype=torch.float64)
 
     def draw(i: int) -> Tensor:
@@ -419,8 +415,7 @@ def test_vjp_through_other_dtypes(vp: fd.processes.VP) -> None:
 
 
 def test_vjp_graphs_do_not_pile_up(vp: fd.processes.VP) -> None:
-    """Each step's graph dies before the next: of 20 leaves at most one is alive at any time, none at the
-    end."""
+    """Each step's graph dies before the next network call, and none is left at the end."""
     leaves: list[Any] = []
     alive: list[int] = []
 
