@@ -145,10 +145,19 @@ class Program::Run {
     if (v.device != dl::kCpu || v.dtype > Dtype::f64 || v.ndim != like.ndim) return false;
     if (!std::equal(v.shape, v.shape + v.ndim, like.shape)) return false;
     if (!fresh) return true;
+    if (negated(out)) return false;
     if (v.dtype == Dtype::f64 && like.dtype != Dtype::f64) return false;
     for (size_t r = 0; r < held_.size(); ++r)
       if (held_[r] && version_[r] == kOurs && dl::overlap(v, views_[r])) return false;
     return true;
+  }
+
+  // A view that torch negates when it is read: its memory does not show it
+  static bool negated(const py::object& t) {
+    static PyObject* const name = PyUnicode_InternFromString("is_neg");
+    const py::object v = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(t.ptr(), name));
+    if (!v) throw py::error_already_set();
+    return v.ptr() == Py_True;
   }
 
   // How often torch has written to a tensor (views count together); tensors of inference mode are not counted

@@ -50,7 +50,7 @@ class Grid:
 def check_times(times: Any, process: Process, what: str = "times") -> np.ndarray:
     """The times as float64, or the error that says what is wrong with them."""
     try:
-        times = np.array(times, dtype=np.float64)
+        times = np.array(times.tolist() if hasattr(times, "detach") else times, dtype=np.float64)
     except (TypeError, ValueError) as e:
         raise TypeError(f"{what} must be a sequence of numbers, got {type(times).__name__}") from e
     if times.ndim != 1 or len(times) < 2:

@@ -30,6 +30,10 @@ class Hook:
     def acts(self, point: str) -> bool:
         return getattr(type(self), point) is not getattr(Hook, point)
 
+    def plan_key(self) -> Any:
+        """What of the hook decides a plan's stages, hashable; hooks with equal keys share one compilation."""
+        return self
+
     def active(self, node: Any, step: int) -> bool:
         """Does the hook act at this node and step? Asked at compile time; where not, it leaves no stages."""
         return True

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property, lru_cache
+from operator import is_
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,7 +115,7 @@ class Plan:
         """This plan with outputs for every state and data prediction."""
         if self.recipe is None:
             raise ValueError("a loaded plan has no trajectory outputs; compile it with fd.plan(...)")
-        return _compiled(replace(self.recipe, trajectory=True))
+        return compiled(replace(self.recipe, trajectory=True))
 
     def coefficients(self, times: Sequence[Any]) -> Coefficients:
         """The tables at other times, laid out as `coeffs` is.
@@ -300,8 +301,12 @@ class Recipe:
     process: Process
     times: tuple[float, ...]
     predicts: str
-    hooks: tuple[Hook, ...] = ()
+    hooks: tuple[Hook, ...] = field(default=(), compare=False)
     trajectory: bool = False
+    hook_keys: tuple[Any, ...] = field(init=False, repr=False)  # hooks that compile alike share stages
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hook_keys", tuple(h.plan_key() for h in self.hooks))
 
     def record(
         self, number: Callable[[float], Any] = lambda t: Real(t), exact: bool = True,
@@ -342,8 +347,8 @@ def plan(
 
     solver    a key of `fd.solvers.names()` with its options as keywords, or a Solver
     times     strictly decreasing float64 sequence, e.g. from `fd.grid`; the last may be the process's zero
-    predicts  what the network gives: "noise" | "data" | "velocity" | "flow" | "score" ("edm": Karras' raw
-    network) hooks     in the order in which they act; `guidance` comes first
+    predicts  what the network gives: "noise" | "data" | "velocity" | "flow" | "score" (or "edm", raw)
+    hooks     in the order in which they act; `guidance` comes first
 
     Raises ValueError for unknown keys and options, times out of order or range, and conversions that do not
     exist at a node; TypeError for arguments of the wrong kind.
@@ -355,18 +360,26 @@ def plan(
     if not isinstance(process, Process):
         raise TypeError(f"process must be a Process (see fd.processes), got {type(process).__name__}")
     check_prediction(predicts)
+    if isinstance(hooks, Hook):
+        raise TypeError(f"hooks must be a list of Hooks, got one {type(hooks).__name__}")
     hooks = ((guidance,) if guidance is not None else ()) + tuple(hooks)
     for h in hooks:
         if not isinstance(h, Hook):
             raise TypeError(f"hooks must be Hooks, got {type(h).__name__}")
     times = check_times(times, process)
-    recipe = Recipe(solver, process, tuple(times.tolist()), predicts, hooks)
+    return compiled(Recipe(solver, process, tuple(times.tolist()), predicts, hooks))
+
+
+def compiled(recipe: Recipe) -> Plan:
+    """The plan of a recipe: from the cache where one with the same key was compiled before."""
     try:
-        return _compiled(recipe)
+        made = _compiled(recipe)
     except TypeError as e:
         if "unhashable" not in str(e):
             raise
         return _compiled.__wrapped__(recipe)
+    same = len(made.hooks) == len(recipe.hooks) and all(map(is_, made.hooks, recipe.hooks))
+    return made if same else replace(made, hooks=recipe.hooks, recipe=recipe)
 
 
 def _compile(recipe: Recipe, natural: bool | None = None) -> tuple[Program, Tape]:

@@ -48,7 +48,7 @@ PREDICTIONS = ("noise", "data", "velocity", "flow", "score")  # a user's; "edm" 
 
 
 def check_prediction(kind: str) -> str:
-    if kind not in _rows or kind == "slope":
+    if not isinstance(kind, str) or kind not in _rows or kind == "slope":
         raise unknown("prediction", kind, PREDICTIONS)
     return kind
 

@@ -44,6 +44,9 @@ class CFG(Hook):
         if self.interval is not None:
             object.__setattr__(self, "interval", _interval(self.interval))
 
+    def plan_key(self) -> Any:
+        return CFG, self.scale, self.interval
+
     def active(self, node: Any, step: int) -> bool:
         if self.interval is None:
             return True

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -184,5 +185,7 @@ class DiscreteVP(VariancePreserving):
 
     def __repr__(self) -> str:
         respaced = "" if self.indices is None else f", respaced to {self.indices[0]} .. {self.indices[-1]}"
+        table = crc32(np.array(self.alphas_cumprod).tobytes())  # plans know their process by what it prints
         return (f"DiscreteVP({self.train_steps} steps, alphas_cumprod {self.alphas_cumprod[0]:.6g} .. "
-                f"{self.alphas_cumprod[-1]:.6g}, interpolate={self.interpolate!r}{respaced})")
+                f"{self.alphas_cumprod[-1]:.6g} (crc {table:08x}), "
+                f"interpolate={self.interpolate!r}{respaced})")

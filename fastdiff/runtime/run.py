@@ -57,7 +57,7 @@ def run_fast(e: Executor, program: Any, x: Tensor, rng: Tensor | None, cond: dic
 
     def check(out: Any, arg: Tensor, k: int) -> Tensor:
         """What C++ does not take as it is: other kinds of output, a view of our memory, a wider dtype."""
-        out = denoiser.take(out, arg).detach().as_subclass(Tensor)
+        out = denoiser.take(out, arg).detach().as_subclass(Tensor).resolve_neg()
         if out.dtype == torch.float64 and arg.dtype != torch.float64:
             raise _Wider
         place = out.untyped_storage().data_ptr()

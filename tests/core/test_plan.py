@@ -18,6 +18,7 @@ from fastdiff.core.interpret import interpret
 from fastdiff.core.plan import Plan, plan
 from fastdiff.core.process import Process, processes
 from fastdiff.core.solver import solvers
+from fastdiff.guidance import CFG
 from fastdiff.testing import GaussianMixture
 from fastdiff.testing.solvers import variants
 
@@ -501,3 +502,13 @@ def test_plans_of_the_same_facts() -> None:
     p = plan("unipc", VP, small_grid(VP, 20), order=3)
     assert (p.order, p.steps, p.nfe, p.solver, p.predicts) == (3, 20, 20, "unipc(order=3)", "noise")
     assert replace(p) == p
+
+
+def test_guidance_of_equal_strength_is_compiled_once() -> None:
+    """What a condition holds does not decide a plan, and each plan keeps its own hooks."""
+    vp = processes.make("vp")
+    times = grids.make("logsnr").times(vp, 3)
+    one, two = (plan("ddim", vp, times, guidance=CFG(2.0, uncond={"y": y})) for y in (1, 2))
+    assert one.stages is two.stages and one == two
+    assert [p.hooks[0].uncond["y"] for p in (one, two, two.with_trajectory())] == [1, 2, 2]
+    assert plan("ddim", vp, times, guidance=CFG(3.0)) != one

@@ -348,3 +348,12 @@ def test_the_networks_own_error_passes_through() -> None:
 
     with pytest.raises(Mine, match="out of sorts"):
         fd.sample(fd.Denoiser(net, fd.processes.VP(), predicts="noise"), (2, 3), steps=4)
+
+
+def test_a_view_that_torch_negates_when_read() -> None:
+    process, x = fd.processes.VP(), torch.randn(3, 4)
+    views, plain = (
+        fd.Denoiser(f, process, predicts="noise")
+        for f in (lambda x, t: torch._neg_view(x * 0.5), lambda x, t: -(x * 0.5))
+    )
+    assert torch.equal(fd.sample(views, x, steps=4), fd.sample(plain, x, steps=4))
