@@ -33,12 +33,18 @@ def test_it_runs_and_the_second_time_reuses_the_weights(tmp_path: Path) -> None:
 
 def test_an_interruption_leaves_nothing_half_written(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), *TINY, "--steps", "100000", "--out", str(tmp_path)]
-    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / ".gitignore").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(1)
-    run.send_signal(signal.SIGINT)
-    _, err = run.communicate(timeout=60)
+    run = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / ".gitignore").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(1)
+        run.send_signal(signal.SIGINT)
+        _, err = run.communicate(timeout=60)
+    finally:
+        run.kill()
     assert run.returncode not in (0, None) and "Traceback" not in err, err[-2000:]
     assert sorted(p.name for p in tmp_path.iterdir()) == [".gitignore"]
