@@ -34,6 +34,8 @@ std::vector<Set> usable() {  // best last
   if (!all(FD_HAS("avx512f"), FD_HAS("avx512bw"), FD_HAS("avx512cd"), FD_HAS("avx512dq"), FD_HAS("avx512vl")))
     return sets;
   sets.push_back({"avx512", avx512::step_range, avx512::fill_range});
+  if (!FD_HAS("avx512bf16")) return sets;
+  sets.push_back({"avx512-bf16", avx512_bf16::step_range, avx512::fill_range});
 #undef FD_HAS
 #endif
   return sets;

@@ -1,4 +1,4 @@
-// The loops over a range of work, compiled once per instruction set (base.cpp, avx2.cpp, avx512.cpp).
+// The loops over a range of work, compiled once per instruction set (base.cpp, avx2.cpp, ...).
 //
 // Work is counted in groups: the ceil(E / 4) quadruples of consecutive elements of each sample, in order; a
 // group is one Philox block per noise column. A range of groups is a range of elements without gaps, so
@@ -16,6 +16,7 @@ namespace fd {
 FD_DECLARE(base)
 FD_DECLARE(avx2)
 FD_DECLARE(avx512)
+FD_DECLARE(avx512_bf16)
 #undef FD_DECLARE
 
 }  // namespace fd

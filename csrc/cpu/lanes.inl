@@ -99,7 +99,7 @@ struct BF16 : Single {
     }
     return h;
   }
-  static FD_HD U pack(V x, V y) {
+  static FD_HD U pack_any(V x, V y) {
     static constexpr Halves kHalves = halves();
     const __m512i high = _mm512_permutex2var_epi16((__m512i)x, _mm512_load_si512(kHalves.high), (__m512i)y);
     const __m512i low = _mm512_permutex2var_epi16((__m512i)x, _mm512_load_si512(kHalves.low), (__m512i)y);
@@ -109,7 +109,27 @@ struct BF16 : Single {
   }
 #else
   static FD_HD U round(V x) { return (U)x + 0x7fffu + ((U)x >> 16 & 1u); }
-  static FD_HD U pack(V x, V y) { return round(x) >> 16 | (round(y) & 0xffff0000u); }
+  static FD_HD U pack_any(V x, V y) { return round(x) >> 16 | (round(y) & 0xffff0000u); }
+#endif
+#if defined(__AVX512BF16__)
+  // The processor's own rounding is ours but for subnormals, which it makes zeros: where it made any zero,
+  // the pair goes the other way.
+  struct alignas(64) Woven {
+    uint16_t from[2 * N];
+  };
+  static constexpr Woven woven() {
+    Woven w{};
+    for (uint16_t i = 0; i < N; ++i) w.from[2 * i] = i, w.from[2 * i + 1] = N + i;
+    return w;
+  }
+  static FD_HD U pack(V x, V y) {
+    static constexpr Woven kWoven = woven();
+    const __m512i z = (__m512i)_mm512_cvtne2ps_pbh((__m512)y, (__m512)x);
+    if (__builtin_expect(_mm512_testn_epi16_mask(z, _mm512_set1_epi16(0x7fff)) != 0, 0)) return pack_any(x, y);
+    return (U)_mm512_permutexvar_epi16(_mm512_load_si512(kWoven.from), z);
+  }
+#else
+  static FD_HD U pack(V x, V y) { return pack_any(x, y); }
 #endif
   static FD_HD void put(S* p, V x, V y) { store(p, pack(x, y)); }
   static FD_HD void put_past(S* p, V x, V y) { stream(p, pack(x, y)); }

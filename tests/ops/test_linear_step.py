@@ -41,6 +41,18 @@ def test_odd_and_prime_sizes(name, shape, isa, make_case, same_bits):
         both(make_case(layout, (dtype, dtype), batch=batch, shape=shape, noise=2), same_bits)
 
 
+@pytest.mark.parametrize("name", _C.isas())
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_all_halves_round_as_torch_rounds(dtype, name, isa, same_bits):
+    """All 65,536 values, subnormals and ties among them, times coefficients: one product, one rounding."""
+    isa(name)
+    x = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype).view(4, -1)
+    A = torch.tensor([[0.5], [0.75], [1.0], [-3.0e-3]])
+    y = linear_step([x], A, backend="cpu")
+    for a, got in zip(A, y, strict=True):
+        same_bits(got, (x.float() * a).to(dtype))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("n_out", [1, 2, 3, 4])
 @pytest.mark.parametrize("noise", [0, 1, 4])

@@ -1,0 +1,2 @@
+#define FD_ISA avx512_bf16
+#include "step.inl"
