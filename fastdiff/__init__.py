@@ -9,11 +9,12 @@ from .core.plan import Plan, plan
 from .noise import Seeds
 from .runtime import perturb as _perturb  # noqa: F401 - fills Process.perturb
 from .runtime.denoiser import Denoiser
+from .runtime.distributed import gather
 from .runtime.sample import grid, sample
 from .runtime.sampler import Sampler
 from .runtime.state import State, Trajectory
 
 __all__ = [
     "Denoiser", "Hook", "NonFinite", "Plan", "Sampler", "Seeds", "State", "Trajectory", "__version__",
-    "grid", "grids", "guidance", "noise", "ops", "plan", "processes", "sample", "solvers",
+    "gather", "grid", "grids", "guidance", "noise", "ops", "plan", "processes", "sample", "solvers",
 ]

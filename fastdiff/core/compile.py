@@ -136,7 +136,7 @@ class Program:
     input: int
     out: int
     raws: set[int]  # tensors that calls gave (the network's own memory and dtype)
-    atoms: dict[int, Any]  # free atoms used: NOISE -> (step, column), CONST -> name
+    atoms: dict[int, Any]  # free atoms used: NOISE -> (step, column, segment, span), CONST -> name
     kinds: dict[int, int]
     tape: list[Any]
 

@@ -36,7 +36,7 @@ class Direct:
         p, q = convert(self.predicts, kind, node)
         return raw if isinstance(p, int) and p == 0 and isinstance(q, int) and q == 1 else p * x + q * raw
 
-    def noise(self) -> Any:
+    def noise(self, s: Node | None = None, t: Node | None = None, clock: Any = 1) -> Any:
         if self._noise is None:
             raise ValueError("this formula draws noise: give noise=")
         self.column += 1

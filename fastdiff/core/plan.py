@@ -36,7 +36,7 @@ from .stages import DRAWS, INPUTS, OUTPUTS, PlanCall, Stage, adjoint, assemble, 
 __all__ = ["DRAWS", "INPUTS", "OUTPUTS", "Coefficients", "Plan", "PlanCall", "Recipe", "Stage", "plan"]
 
 FORMAT = 1
-SAVED = ("inputs", "outputs", "draws", "carried", "rank", "drop", "emits")  # of a stage, as they are
+SAVED = ("inputs", "outputs", "draws", "carried", "rank", "drop", "emits", "spans")  # of a stage, as they are
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 
 from .hook import Hook
-from .math import Number
+from .math import Number, plain
 from .number import Real, value
 from .predict import convert, input_scale
 from .process import Node
+
+Clock: TypeAlias = "Number | str"
+Span = tuple[float, float, float | str]  # time from, time to, clock
 
 # kinds of atoms; the last two cost no memory: drawn again, or always there
 INPUT, OUTPUT, NAME, NOISE, CONST = range(5)
@@ -93,7 +96,7 @@ class Recorder:
     answers: Iterable[bool] | None = None
 
     kinds: list[int] = field(default_factory=list)
-    info: list[Any] = field(default_factory=list)  # of a draw (step, column, segment); of a constant its name
+    info: list[Any] = field(default_factory=list)  # draws: (step, column, segment, span); names
     segments: list[list[tuple[int, dict[int, Any]]]] = field(default_factory=lambda: [[]])
     emits: list[list[tuple[tuple[str, int], int]]] = field(default_factory=lambda: [[]])
     calls: list[Call] = field(default_factory=list)
@@ -139,9 +142,14 @@ class Recorder:
         p, q = convert(self.predicts, kind, node)
         return self._combine(p, x, q, raw)
 
-    def noise(self) -> Form:
-        """A fresh N(0, I). Its counter is (step, column): the columns of one step are independent streams."""
-        atom = self._atom(NOISE, (self.step, self.column, len(self.calls)))
+    def noise(self, s: Node | None = None, t: Node | None = None, clock: Clock = 1) -> Form:
+        """A fresh N(0, I). Its counter is (step, column): the columns of one step are independent streams.
+
+        With nodes it is an increment, so that a Brownian path may take its place: the integral of
+        e^{clock lambda} dW over lambda from s to t, at unit variance; clock "t": of dW over time. Without
+        them it belongs to no path: noise that goes back up, Langevin sweeps.
+        """
+        atom = self._atom(NOISE, (self.step, self.column, len(self.calls), self._span(s, t, clock)))
         self.column += 1
         xi = self._unit(atom)
         for i, _ in self._active("noise", None):
@@ -196,6 +204,11 @@ class Recorder:
 
     def _lift(self, v: Any) -> Any:
         return value(v) if self.exact else float(v) if isinstance(v, Real) else v
+
+    def _span(self, s: Node | None, t: Node | None, clock: Clock) -> Span | None:
+        if s is None or t is None or not self.exact:
+            return None
+        return plain(s.t), plain(t.t), clock if isinstance(clock, str) else plain(clock)
 
     def _unit(self, atom: int) -> Form:
         return Form({atom: value(1) if self.exact else 1.0}, self._lift)

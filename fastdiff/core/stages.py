@@ -11,7 +11,7 @@ import numpy as np
 
 from .compile import Linear, Program
 from .math import plain
-from .recorder import CONST, NOISE, Call, Recorder
+from .recorder import CONST, NOISE, Call, Recorder, Span
 
 OUTPUTS, INPUTS, DRAWS = 4, 12, 4  # what one launch of the kernel takes
 
@@ -31,7 +31,10 @@ class PlanCall:
 
 @dataclass(frozen=True)
 class Stage:
-    """One pass: reads `inputs`, writes `outputs`, draws `draws` = (step, column); then the call."""
+    """One pass: reads `inputs`, writes `outputs`, draws `draws` = (step, column); then the call.
+
+    spans: of each draw (time from, time to, clock), what it is the Brownian increment of; None: of nothing
+    """
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
@@ -42,6 +45,7 @@ class Stage:
     rank: int = 0
     drop: tuple[int, ...] = ()  # registers that nobody reads after this stage and its call
     emits: tuple[tuple[str, int, int], ...] = ()  # (what, step, register)
+    spans: tuple[Span | None, ...] = ()
 
     @cached_property
     def coeffs(self) -> np.ndarray:
@@ -118,12 +122,13 @@ def assemble(
         table = [[row.get(a, 0) for a in (*inputs, *draws)] for row in s.rows.values()]
         exact = tuple(tuple(map(number or _decimal, row)) for row in table)
         counters = tuple(program.atoms[a][:2] for a in draws)
+        spans = tuple(program.atoms[a][3] for a in draws)
         call = call_of(s, 2 * k + 1)
         raws = [r for r, kind in enumerate(kinds) if kind == "raw"]
         drop = tuple(r for r in raws if last.get(owner[r], -1) in (2 * k, 2 * k - 1))
         emits = tuple((name, step, register[t]) for (name, step), t in s.emits.items())
         carried = tuple(register[t] for t in s.carried)
-        done.append(Stage(ins, outs, exact, counters, call, carried, s.rank, drop, emits))
+        done.append(Stage(ins, outs, exact, counters, call, carried, s.rank, drop, emits, spans))
     return done, kinds, register[program.out]
 
 

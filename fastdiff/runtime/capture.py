@@ -17,8 +17,8 @@ from .run import Run
 class CapturedSampler:
     """A run recorded as one CUDA graph. Inputs are copied into its own tensors; the result is copied out."""
 
-    def __init__(self, executor: Executor, x: Tensor, cond: dict[str, Any]):
-        self.executor = executor
+    def __init__(self, executor: Executor, x: Tensor, cond: dict[str, Any], noise: Any = None):
+        self.executor, self.noise = executor, noise
         self.x = x.clone(memory_format=torch.contiguous_format)
         self.rng = resolve(0, x.shape[0], x.device)
         self.cond = {k: v.clone() if isinstance(v, Tensor) else v for k, v in cond.items()}
@@ -34,7 +34,7 @@ class CapturedSampler:
 
     def _run(self) -> Tensor:
         with torch.no_grad():
-            run = Run(self.executor, {0: self.x}, self.rng, self.cond)
+            run = Run(self.executor, {0: self.x}, self.rng, self.cond, noise=self.noise)
             run.go(0, len(self.executor.plan.stages))
         return run.registers[self.executor.plan.out]
 

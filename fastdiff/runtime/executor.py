@@ -19,6 +19,7 @@ from ..ops._library import EAGER, route
 from .checks import eagerly
 from .context import Place
 from .denoiser import Denoiser
+from .noise import Source, walk_of
 
 HUGE = 4 << 20  # bytes from which a tensor gets pages of 2 MiB
 
@@ -183,6 +184,13 @@ class Executor:
     @property
     def program(self) -> Any:
         return None if self.slow else self.tables.program(self.arithmetic)
+
+    def source(self, noise: Any, rng: Tensor | None) -> Source:
+        """The draws of a run as tensors: from a Brownian path, or asked of the user's callable."""
+        assert rng is not None
+        like = torch.empty(self.shape, dtype=self.dtype, device=self.device)
+        walk = eagerly(walk_of, self.plan, self.denoiser.process) if noise == "path" else None
+        return Source(self.plan, noise, walk, like, rng, self.backend)
 
     def fresh(self) -> Tensor:
         """A tensor like x that nothing has been written to."""

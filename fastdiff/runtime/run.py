@@ -19,6 +19,7 @@ from ..ops.linear_step import linear_step
 from .conditions import detached, rows, same, stack
 from .context import Context, Graph, ask_inputs, run_hook
 from .executor import Executor
+from .noise import Source
 from .state import State, needed
 
 T_CHANGED = "the network changed its times t in place; let it work on a copy (t.clone())"
@@ -119,6 +120,7 @@ class Run:
         check_finite: bool = False,
         progress: bool = False,
         part: tuple[int, int, int] | None = None,
+        noise: Any = None,
     ):
         self.e, self.plan = executor, executor.plan
         self.registers, self.rng, self.cond = dict(registers), rng, cond
@@ -135,6 +137,10 @@ class Run:
             mine = [t for r, t in registers.items() if self.plan.kinds[r] != "raw"]
             self.outputs.ours.update(t.untyped_storage().data_ptr() for t in (*mine, *self.pool.values()))
         self.branches: dict[tuple[int, ...], tuple[Sequence[Mapping[str, Any]], Conditions]] = {}
+        self.source: Source | None = None
+        if noise is not None and self.plan.stochastic:
+            self.source = executor.source(noise, rng)
+        self.noise = noise
         self.ctx: Context | None = None
         hooks = self.plan.hooks
         self.grad_input = any(h.grad == "input" for h in hooks)
@@ -180,7 +186,8 @@ class Run:
         alive = {r: self.registers[r] for r in sorted(needed(self.plan, boundary))}
         alive = {r: t if id(t) in mine else t.detach().clone() for r, t in alive.items()}
         rng = resolve(0, self.e.shape[0], self.e.device) if self.rng is None else self.rng
-        return State(self.plan.digest, boundary, step, self.e.dtype, alive, rng)
+        kind = "" if self.noise is None else self.noise if isinstance(self.noise, str) else "callable"
+        return State(self.plan.digest, boundary, step, self.e.dtype, alive, rng, kind)
 
     def _show(self, step: int, x: Tensor, data: Tensor) -> None:
         assert self.callback is not None
@@ -204,8 +211,10 @@ class Run:
     def linear(self, k: int, stage: Stage) -> None:
         e, regs = self.e, self.registers
         T = [regs[i] for i in stage.inputs] or [torch.zeros(e.shape, dtype=e.dtype, device=e.device)]
-        A = e.table(e.dtype == torch.float64 or any(t.dtype == torch.float64 for t in T))[k]
         noise = [(d, column_stream(c)) for d, c in stage.draws]
+        if noise and self.source is not None:
+            T, noise = T + self.source.of(k, stage.draws, stage.spans), []
+        A = e.table(e.dtype == torch.float64 or any(t.dtype == torch.float64 for t in T))[k]
         outs = [self._place(r) for r in stage.outputs] if self.plain else None
         if len(stage.outputs) <= OUTPUTS and len(T) <= INPUTS and len(noise) <= DRAWS:
             made = self._launch(T, A, noise, outs)

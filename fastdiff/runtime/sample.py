@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -22,6 +22,8 @@ from ..ops.normal import normal
 from .checks import check_run, check_x, eagerly
 from .conditions import rows
 from .denoiser import DTYPES, Denoiser
+from .distributed import agreed, check_distributed, share
+from .noise import check_noise
 from .run import Callback
 from .sampler import Sampler
 from .state import Trajectory
@@ -80,6 +82,9 @@ def sample(
     cond          keyword arguments of the network (a tensor whose first size is the batch is per sample);
                   guidance, hooks: see fastdiff.guidance
     chunk         run that many samples at a time: the same samples, less memory
+    distributed   "batch": this rank of torch.distributed's group runs its slice of the batch and returns it;
+                  `fd.gather` puts the slices together, equal bit for bit to what one process gives
+    noise         None: independent draws; "path": increments of one Brownian path per sample; or a callable
     device, dtype    of x_T where a shape is given (default: the device of the network's first parameter,
                   torch's default dtype)
 
@@ -92,10 +97,8 @@ def sample(
         raise TypeError(
             f"denoiser must be a fd.Denoiser(net, process, predicts=...), got {type(denoiser).__name__}"
         )
-    if noise is not None:
-        raise ValueError(f"noise={noise!r}; allowed: None (independent draws)")
-    if distributed is not None:
-        raise ValueError(f"distributed={distributed!r}; allowed: None")
+    check_noise(noise)
+    check_distributed(distributed)
     if final not in FINALS:
         raise unknown("final", final, FINALS)
     if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1):
@@ -109,18 +112,30 @@ def sample(
     how = times, steps, grid, grid_options, final
     sampler, std = eagerly(_sampler, denoiser, solver, solver_options, how, guidance, hooks, backend)
     check_run(sampler.plan, cond, gradient, callback)
-    if chunk is not None and any(c.kind == "population" for c in sampler.plan.calls):
-        raise ValueError("chunk does not go with a hook that looks across samples (the population point)")
-    x, rng = _start(denoiser, shape_or_x, std, seeds, device, dtype, backend)
-    options = (cond_grad, gradient, trajectory, callback, progress, check_finite)
-    batch = x.shape[0]
-    if chunk is None or chunk >= batch:
-        return sampler._call(x, rng, None, cond, *options)
+    for name, value in (("chunk", chunk), ("distributed", distributed)):
+        if value is not None and any(c.kind == "population" for c in sampler.plan.calls):
+            raise ValueError(
+                f"{name} does not go with a hook that looks across samples (the population point)"
+            )
+        if value is not None and callable(noise):
+            raise ValueError(f"a noise callable is asked for the whole batch: it does not go with {name}")
+    make, batch, device = _start(denoiser, shape_or_x, std, device, dtype, backend)
+    first, last = 0, batch
+    if distributed is not None:
+        seeds = agreed(seeds)
+        first, last = share(batch)
+    rng = resolve(seeds, batch, device)
+    options = (cond_grad, gradient, trajectory, callback, progress, check_finite, noise)
+    chunk = max(1, last - first) if chunk is None else chunk
+    if (first, last) == (0, batch) and chunk >= batch:
+        return sampler._call(make(slice(None), rng), rng, None, cond, *options)
     parts = []
-    for i in range(0, batch, chunk):
-        part = i, min(i + chunk, batch), batch
+    for i in range(first, max(last, first + 1), chunk):
+        part = i, min(i + chunk, last), batch
         piece = slice(*part[:2])
-        parts.append(sampler._call(x[piece], rng[piece], None, rows(cond or {}, *part), *options, part=part))
+        keys = rng[piece]
+        cond_here = rows(cond or {}, *part)
+        parts.append(sampler._call(make(piece, keys), keys, None, cond_here, *options, part=part))
     if trajectory:
         return Trajectory(
             torch.cat([p.x for p in parts]),
@@ -164,9 +179,9 @@ def _times(process: Process, times: Any, steps: Any, grid: Any, grid_options: An
 
 
 def _start(
-    denoiser: Denoiser, shape_or_x: Any, std: float, seeds: Any, device: Any, dtype: Any, backend: str | None
-) -> tuple[Tensor, Tensor]:
-    """x at the first time, and the random keys of the batch."""
+    denoiser: Denoiser, shape_or_x: Any, std: float, device: Any, dtype: Any, backend: str | None
+) -> tuple[Callable[[slice, Tensor], Tensor], int, torch.device]:
+    """What gives x at the first time (of some samples, by their random keys), the batch, and the device."""
     if isinstance(shape_or_x, Tensor):
         x = shape_or_x
         check_x(x, "shape_or_x")
@@ -174,7 +189,7 @@ def _start(
             raise ValueError(f"dtype={dtype} but x is {x.dtype}; cast x, or leave dtype out")
         if device is not None and x.device != _device(device):
             raise ValueError(f"device={device} but x is on {x.device}; move x, or leave device out")
-        return x, resolve(seeds, x.shape[0], x.device)
+        return lambda piece, _: x[piece] if piece != slice(None) else x, x.shape[0], x.device
     shape = _shape(shape_or_x)
     if device is None:
         first = next(denoiser.net.parameters(), None) if isinstance(denoiser.net, torch.nn.Module) else None
@@ -183,9 +198,12 @@ def _start(
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if dtype not in DTYPES:
         raise TypeError(f"dtype must be float32, float16, bfloat16 or float64, got {dtype!r}")
-    rng = resolve(seeds, shape[0], device)
-    x = normal(shape, rng, 0, INITIAL, dtype=dtype, backend=backend)
-    return (x if std == 1 else x.mul_(std)), rng
+
+    def draw(_: slice, rng: Tensor) -> Tensor:
+        x = normal((rng.shape[0], *shape[1:]), rng, 0, INITIAL, dtype=dtype, backend=backend)
+        return x if std == 1 else x.mul_(std)
+
+    return draw, shape[0], device
 
 
 def _shape(given: Any) -> torch.Size:

@@ -25,6 +25,7 @@ from .checks import check_run, check_x, eagerly
 from .conditions import detached
 from .denoiser import Denoiser
 from .executor import Executor
+from .noise import check_noise
 from .run import Callback, Run, run_fast
 from .state import State, Trajectory
 
@@ -68,6 +69,7 @@ class Sampler:
         progress: bool = False,
         check_finite: bool = False,
         stop: int | None = None,
+        noise: Any = None,
     ) -> Any:
         """Run the plan on x (B, *) from times[0], or go on from a State.
 
@@ -80,11 +82,25 @@ class Sampler:
         callback      called after each step with (step, t, x, data)
         check_finite  raise NonFinite with the step at which the network's output is not finite
         stop          stop after that many steps and return a State
+        noise         None: independent draws; "path": the increments of one Brownian path per sample, so that
+                      20 and 40 steps with one seed lead to the same sample; or noise(like, draw) -> tensor,
+                      see fastdiff.runtime.noise.Draw
 
         Returns x at times[-1], a Trajectory, or a State. Raises ValueError or TypeError before anything runs.
         """
         return self._call(
-            x, None, seeds, cond, cond_grad, gradient, trajectory, callback, progress, check_finite, stop
+            x,
+            None,
+            seeds,
+            cond,
+            cond_grad,
+            gradient,
+            trajectory,
+            callback,
+            progress,
+            check_finite,
+            noise,
+            stop,
         )
 
     def _call(
@@ -99,12 +115,14 @@ class Sampler:
         callback: Callback | None,
         progress: bool,
         check_finite: bool,
+        noise: Any = None,
         stop: int | None = None,
         part: tuple[int, int, int] | None = None,
     ) -> Any:
         """__call__; rng: the random keys, where already made; part: (first, last, batch) of a chunk."""
         plan, start, times = self.plan, 0, self.plan.times
         check_run(plan, cond, gradient, callback)
+        check_noise(noise)
         looked_at = trajectory or callback is not None
         if isinstance(x, State):
             if looked_at or seeds is not None or gradient is not None:
@@ -113,6 +131,7 @@ class Sampler:
                     "seeds, trajectory, callback and gradient must be left out"
                 )
             x.check(plan)
+            noise = _of_state(x, noise)
             start, rng, registers, like = x.stage, x.rng, dict(x.registers), x.like
         else:
             check_x(x)
@@ -135,11 +154,22 @@ class Sampler:
         if gradient is not None and not cond_grad:
             cond = detached(cond)
         plain = not (looked_at or progress or check_finite or gradient or stop or start)
+        plain = plain and (noise is None or not plan.stochastic)
         with nullcontext() if gradient is not None else torch.no_grad():
             if plain and route((like,)) == EAGER and (program := executor.program) is not None:
                 return run_fast(executor, program, registers[0], rng, cond)
             run = Run(
-                executor, registers, rng, cond, gradient, cond_grad, callback, check_finite, progress, part
+                executor,
+                registers,
+                rng,
+                cond,
+                gradient,
+                cond_grad,
+                callback,
+                check_finite,
+                progress,
+                part,
+                noise,
             )
             if stop is not None:
                 return run.stop(start, stop)
@@ -150,13 +180,18 @@ class Sampler:
             return Trajectory(out, times, states, torch.stack([run.data[i] for i in range(plan.visits)]))
         return out
 
-    def capture(self, x: Tensor, *, cond: Mapping[str, Any] | None = None) -> CapturedSampler:
+    def capture(
+        self, x: Tensor, *, cond: Mapping[str, Any] | None = None, noise: Any = None
+    ) -> CapturedSampler:
         """The whole run as one CUDA graph for x's shape: `graph(x, seeds=...)` replays it. CUDA only."""
         check_x(x)
+        check_noise(noise)
         if not x.is_cuda:
             raise ValueError(f"capture needs a CUDA tensor, got one on {x.device}")
         # an executor of its own: a replay writes into the buffers that it was captured with
-        return CapturedSampler(Executor(self.denoiser, self.plan, x, self.backend), x, dict(cond or {}))
+        return CapturedSampler(
+            Executor(self.denoiser, self.plan, x, self.backend), x, dict(cond or {}), noise
+        )
 
     def _executor(self, plan: Plan, x: Tensor) -> Executor:
         key = (plan is self.plan, tuple(x.shape), x.dtype, x.device)
@@ -192,3 +227,13 @@ class Sampler:
 
     def __repr__(self) -> str:
         return f"Sampler({self.denoiser!r}, {self.plan!r})"
+
+
+def _of_state(state: State, noise: Any) -> Any:
+    """The noise a State goes on by."""
+    came = "" if noise is None else noise if isinstance(noise, str) else "callable"
+    if came != state.noise and (came or state.noise == "callable"):
+        raise ValueError(
+            f"this State went by noise {state.noise or None!r}, got noise={noise!r}; go on by the same"
+        )
+    return state.noise or None if noise is None else noise

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from ..core.plan import Plan
 
-_KINDS = {"digest": str, "stage": int, "step": int, "dtype": torch.dtype, "registers": dict, "rng": Tensor}
+_KINDS = {
+    "digest": str,
+    "stage": int,
+    "step": int,
+    "dtype": torch.dtype,
+    "registers": dict,
+    "rng": Tensor,
+    "noise": str,
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class State:
     dtype      of x
     registers  register -> tensor: what is still needed, in memory of its own; going on leaves it as it is
     rng        the random keys (B, 3)
+    noise      "" (independent draws), "path" or "callable": what it went by, and goes on by
     """
 
     digest: str
@@ -44,6 +53,7 @@ class State:
     dtype: torch.dtype
     registers: dict[int, Tensor]
     rng: Tensor
+    noise: str = ""
 
     @property
     def like(self) -> Tensor:
@@ -59,6 +69,8 @@ class State:
             )
         if not 0 < self.stage < len(plan.stages) or set(self.registers) != needed(plan, self.stage):
             raise ValueError(f"this State does not hold what stage {self.stage} of its plan reads")
+        if self.noise not in ("", "path", "callable"):
+            raise ValueError(f"this State goes by noise {self.noise!r}; '', 'path' and 'callable' are known")
         shape, device = self.like.shape, self.like.device
         alike = all(t.shape == shape and t.device == device for t in self.registers.values())
         if not alike or self.rng.device != device:

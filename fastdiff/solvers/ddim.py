@@ -48,5 +48,5 @@ class DDIM(Solver):
         eps = (p.x - s.alpha * x0) / s.sigma if self.reproject else p.unbent("noise")
         p.x = t.alpha * x0 + t.sigma * sqrt(1 - self.eta**2 * fresh) * eps
         if self.eta:
-            p.x = p.x + self.eta * t.sigma * sqrt(fresh) * p.noise()
+            p.x = p.x + self.eta * t.sigma * sqrt(fresh) * p.noise(s, t)
         return []

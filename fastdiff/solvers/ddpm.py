@@ -40,5 +40,5 @@ class DDPM(Solver):
         x0 = p.model(p.x, s)
         std = t.sigma if self.variance == "small" else s.sigma
         p.x = s.alpha / t.alpha * (t.sigma / s.sigma) ** 2 * p.x + t.alpha * fresh * x0
-        p.x = p.x + std * sqrt(fresh) * p.noise()
+        p.x = p.x + std * sqrt(fresh) * p.noise(s, t)
         return []

@@ -50,11 +50,11 @@ class DPMpp2MSDE(Multistep):
             c = -expm1(-k) / 2 if self.weight == "midpoint" else 1 + expm1(-k) / k
             p.x = p.x + t.alpha * c * (h / (s.lam - u.lam)) * (m0 - m1)
         if self.eta:
-            p.x = p.x + self.s_noise * t.sigma * sqrt(-expm1(-2 * self.eta * h)) * p.noise()
+            p.x = p.x + self.s_noise * t.sigma * sqrt(-expm1(-2 * self.eta * h)) * p.noise(s, t, self.eta)
         return [(s, m0)]
 
     def first(self, p: Any, s: Node, t: Node) -> Past:
         if self.eta == 0:
             return super().first(p, s, t)
-        p.x = t.alpha * p.model(p.x, s) + self.s_noise * t.sigma * p.noise()
+        p.x = t.alpha * p.model(p.x, s) + self.s_noise * t.sigma * p.noise(s, t, self.eta)
         return []

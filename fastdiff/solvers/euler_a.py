@@ -42,7 +42,7 @@ class EulerA(Solver):
         x0 = p.model(p.x, s)
         p.x = t.alpha * (down / s.rho * p.x / s.alpha + (1 - down / s.rho) * x0)
         if self.eta:
-            p.x = p.x + t.alpha * self.s_noise * up * p.noise()
+            p.x = p.x + t.alpha * self.s_noise * up * p.noise(s, t)
         return []
 
     def first(self, p: Any, s: Node, t: Node) -> Past:
@@ -50,5 +50,5 @@ class EulerA(Solver):
         x0 = p.model(p.x, s)
         p.x = t.alpha * x0 + sqrt(1 - self.eta**2) * t.sigma / s.sigma * p.x
         if self.eta:
-            p.x = p.x + self.s_noise * self.eta * t.sigma * p.noise()
+            p.x = p.x + self.s_noise * self.eta * t.sigma * p.noise(s, t)
         return []
