@@ -27,7 +27,11 @@ class Direct:
     def model(self, x: Any, node: Node, kind: str | None = None) -> Any:
         self.calls += 1
         scale: Number = input_scale(self.predicts, node)
-        self._newest = x, self.net(x if isinstance(scale, int) else x * scale, node), node
+        seen = self.outside(x, node)
+        raw = self.net(seen if isinstance(scale, int) else seen * scale, node)
+        if node.process.const is not None and self.predicts == "flow":
+            raw = raw - node.process.doffset(node.t) * self.const(node.process.const)
+        self._newest = x, raw, node
         return self.unbent(kind or self.wanted)
 
     def unbent(self, kind: str) -> Any:
@@ -47,6 +51,14 @@ class Direct:
 
     def const(self, name: str) -> Any:
         return self._consts[name]
+
+    def outside(self, x: Any, node: Node) -> Any:
+        name = node.process.const
+        return x if name is None else x + node.process.offset(node.t) * self.const(name)
+
+    def inside(self, x: Any, node: Node) -> Any:
+        name = node.process.const
+        return x if name is None else x - node.process.offset(node.t) * self.const(name)
 
     def begin(self, step: int, node: Node) -> None:
         self.step, self.column = step, 0

@@ -1,5 +1,8 @@
 """Process: x_t = alpha(t) x_0 + sigma(t) eps, eps ~ N(0, I); the data stand at small t, the noise at t_max.
 
+A process may pull towards a given tensor c, its `const` (a degraded picture, the far end of a bridge):
+x_t = alpha x_0 + sigma eps + offset(t) c. Solvers never see it: they step x - offset c.
+
 A process file holds formulas only. They run over floats, numpy arrays, Reals (60 digits) and torch tensors
 alike, by taking their elementary functions from `fastdiff.core.math`.
 """
@@ -36,6 +39,7 @@ class Process:
     default_grid: ClassVar[str] = "logsnr"
     train_steps: ClassVar[int | None] = None  # how many noise levels a discrete process was made of
     t_zero: ClassVar[float] = 0.0
+    const: ClassVar[str | None] = None  # the name of c, under which `fd.sample(..., consts={name: c})` gets it
     t_min: float
     t_max: float
 
@@ -54,6 +58,13 @@ class Process:
 
     def dsigma(self, t: Number) -> Number:
         raise TypeError(f"{type(self).__name__} does not define dsigma(t)")
+
+    def offset(self, t: Number) -> Number:
+        """The weight of `const` in x_t."""
+        raise TypeError(f"{type(self).__name__} has no const")
+
+    def doffset(self, t: Number) -> Number:
+        raise TypeError(f"{type(self).__name__} has no const")
 
     def _time_of(self, lam: Any) -> Any:
         """time_of for float64 scalars and arrays."""

@@ -118,18 +118,24 @@ class Recorder:
         """One network call at `node` on x, as a prediction of `kind` (default: the solver's own)."""
         weights = self._branches(node)
         scale = input_scale(self.predicts, node)
-        arg = self._name(x if isinstance(scale, int) else x * scale)
+        seen = self.outside(x, node)
+        arg = self._name(seen if isinstance(scale, int) else seen * scale)
         if isinstance(scale, int):
+            inside = self.inside(self._unit(arg), node)
             if x is self.x:
-                self.x = self._unit(arg)
-            x = self._unit(arg)
+                self.x = inside
+            x = inside
         outs = self._call(Call("net", node, self.step, [arg], [], branches=tuple(weights)), len(weights))
         raw = _sum(w * f for w, f in zip(weights.values(), outs, strict=True))
+        if node.process.const is not None and self.predicts in ("flow", "edm"):
+            if self.predicts == "edm":
+                raise ValueError(f"an EDM-preconditioned network does not go with {node.process!r}")
+            raw = raw - node.process.doffset(node.t) * self.const(node.process.const)
         self._newest = x, raw, node
         data = self.unbent("data")
         bent = False
         for i, _ in self._active("predict", node):
-            args = [self._name(data), self._name(x)]
+            args = [self._name(data), self._name(self.outside(x, node))]
             (data,), bent = self._call(Call("predict", node, self.step, args, [], hook=i), 1), True
         self.data = self.keep(data) if self.emitting else data
         source, raw = ("data", self.data) if bent else (self.predicts, raw)
@@ -173,6 +179,15 @@ class Recorder:
 
     # what the driver uses
 
+    def outside(self, x: Form, node: Node) -> Form:
+        """What the network and the user see of a formula's x: with the process's offset."""
+        name = node.process.const
+        return x if name is None else x + node.process.offset(node.t) * self.const(name)
+
+    def inside(self, x: Form, node: Node) -> Form:
+        name = node.process.const
+        return x if name is None else x - node.process.offset(node.t) * self.const(name)
+
     def begin(self, step: int, node: Node) -> None:
         self.step, self.column, self._node = step, 0, node
 
@@ -187,15 +202,15 @@ class Recorder:
                     past = []
                 elif point == "population":
                     _map(past, history.append)
-                args = [self._name(f) for f in (self.x, *history)]
+                args = [self._name(f) for f in (self.outside(self.x, node), *history)]
                 outs = self._call(Call(point, node, self.step, args, [], hook=i), len(args))
-                self.x = outs[0]
+                self.x = self.inside(outs[0], node)
                 if history:
                     rest = iter(outs[1:])
                     past = _map(past, lambda _: next(rest))  # noqa: B023 - used at once
         self.x = self.keep(self.x)
         if self.emitting:
-            self.emits[-1].append((("x", self.step), self._name(self.x)))
+            self.emits[-1].append((("x", self.step), self._name(self.outside(self.x, node))))
             if self.data is not None:
                 self.emits[-1].append((("data", self.step), self._name(self.data)))
         return past

@@ -83,6 +83,7 @@ class Solver:
         visits = list(range(len(nodes))) if route is None else list(route)
         steps, past = len(visits) - 1, []
         p.steps = steps
+        p.x = p.inside(p.x, nodes[visits[0]])
         for i, (a, b) in enumerate(zip(visits, visits[1:], strict=False)):
             s, t = nodes[a], nodes[b]
             p.begin(i, s)
@@ -99,6 +100,7 @@ class Solver:
                 past = past[max(0, len(past) - want):]
                 past = self.start(p, s, t, past, q) if len(past) < want else self.step(p, s, t, past)
             past = p.finish(past, t)
+        p.x = p.outside(p.x, nodes[visits[-1]])
 
     def describe(self) -> str:
         """key(option=value, ...) with the options that differ from their defaults."""

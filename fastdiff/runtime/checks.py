@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -55,6 +55,31 @@ def check_run(plan: Plan, cond: Any, gradient: Any, callback: Any) -> None:
             f"inside torch.func.grad or vjp gradient={gradient!r} {why}: pass gradient='full', or sample "
             "under torch.no_grad()"
         )
+
+
+def check_consts(plan: Plan, consts: Any, x: Tensor, stored: Iterable[int] = ()) -> dict[int, Tensor]:
+    """Register -> tensor for what a plan wants besides x, each (B, *) or (1, *); a State has them stored."""
+    if consts is not None and not isinstance(consts, Mapping):
+        raise TypeError(f"consts must be a dict of tensors by name, got {type(consts).__name__}")
+    given = dict(consts or {})
+    wanted = {kind[6:]: r for r, kind in enumerate(plan.kinds) if kind.startswith("const:")}
+    if unknown := sorted(set(given) - set(wanted)):
+        raise ValueError(f"consts has {', '.join(unknown)}; this plan wants {', '.join(wanted) or 'none'}")
+    found = {}
+    for name, r in wanted.items():
+        if name not in given:
+            if r in stored:
+                continue
+            raise ValueError(f"this plan wants consts={{{name!r}: tensor like x}}; got {sorted(given)}")
+        c = given[name]
+        check_x(c, f"consts[{name!r}]")
+        if c.device != x.device or c.shape[1:] != x.shape[1:] or c.shape[0] not in (1, x.shape[0]):
+            came, need = (f"{tuple(t.shape)} on {t.device}" for t in (c, x))
+            raise ValueError(f"consts[{name!r}] is {came}; need {need}, or one row for all")
+        if c.dtype == torch.float64 and x.dtype != torch.float64:
+            raise ValueError(f"consts[{name!r}] is float64, x is {x.dtype}; cast one of them")
+        found[r] = c.contiguous()
+    return found
 
 
 def _under_func_grad() -> bool:

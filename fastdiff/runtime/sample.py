@@ -61,6 +61,7 @@ def sample(
     hooks: Sequence[Hook] = (),
     gradient: str | None = None,
     cond_grad: bool = False,
+    consts: Mapping[str, Tensor] | None = None,
     trajectory: bool = False,
     callback: Callback | None = None,
     progress: bool = False,
@@ -81,6 +82,7 @@ def sample(
                   batch, device or memory format
     cond          keyword arguments of the network (a tensor whose first size is the batch is per sample);
                   guidance, hooks: see fastdiff.guidance
+    consts        tensors like x that the process or the solver wants, by name (`mu` of MeanReverting)
     chunk         run that many samples at a time: the same samples, less memory
     distributed   "batch": this rank of torch.distributed's group runs its slice of the batch and returns it;
                   `fd.gather` puts the slices together, equal bit for bit to what one process gives
@@ -110,7 +112,7 @@ def sample(
     if not isinstance(hooks, (list, tuple)):
         raise TypeError(f"hooks must be a list of Hooks, got {type(hooks).__name__}")
     how = times, steps, grid, grid_options, final
-    sampler, std = eagerly(_sampler, denoiser, solver, solver_options, how, guidance, hooks, backend)
+    sampler = eagerly(_sampler, denoiser, solver, solver_options, how, guidance, hooks, backend)
     check_run(sampler.plan, cond, gradient, callback)
     for name, value in (("chunk", chunk), ("distributed", distributed)):
         if value is not None and any(c.kind == "population" for c in sampler.plan.calls):
@@ -119,23 +121,25 @@ def sample(
             )
         if value is not None and callable(noise):
             raise ValueError(f"a noise callable is asked for the whole batch: it does not go with {name}")
-    make, batch, device = _start(denoiser, shape_or_x, std, device, dtype, backend)
+    make, batch, device = _start(denoiser, shape_or_x, sampler.plan.times[0], device, dtype, backend)
     first, last = 0, batch
     if distributed is not None:
         seeds = agreed(seeds)
         first, last = share(batch)
     rng = resolve(seeds, batch, device)
     options = (cond_grad, gradient, trajectory, callback, progress, check_finite, noise)
+    if consts is not None and not isinstance(consts, Mapping):
+        raise TypeError(f"consts must be a dict of tensors by name, got {type(consts).__name__}")
     chunk = max(1, last - first) if chunk is None else chunk
     if (first, last) == (0, batch) and chunk >= batch:
-        return sampler._call(make(slice(None), rng), rng, None, cond, *options)
+        return sampler._call(make(slice(None), rng, consts), rng, None, cond, *options, consts)
     parts = []
     for i in range(first, max(last, first + 1), chunk):
         part = i, min(i + chunk, last), batch
         piece = slice(*part[:2])
         keys = rng[piece]
-        cond_here = rows(cond or {}, *part)
-        parts.append(sampler._call(make(piece, keys), keys, None, cond_here, *options, part=part))
+        given, held = (rows(v or {}, *part) for v in (cond, consts))
+        parts.append(sampler._call(make(piece, keys, held), keys, None, given, *options, held, part=part))
     if trajectory:
         return Trajectory(
             torch.cat([p.x for p in parts]),
@@ -154,8 +158,7 @@ def _sampler(
     guidance: Hook | None,
     hooks: Sequence[Hook],
     backend: str | None,
-) -> tuple[Sampler, float]:
-    """What runs, and the standard deviation of x_T."""
+) -> Sampler:
     process = denoiser.process
     if isinstance(solver, Solver):
         check_options("sample (the solver is already made)", solver_options, ())
@@ -163,7 +166,7 @@ def _sampler(
         solver = solvers.make(solver, **solver_options)
     times = _times(process, *how)
     plan = make_plan(solver, process, times, predicts=denoiser.predicts, guidance=guidance, hooks=hooks)
-    return Sampler(denoiser, plan, backend=backend), process.prior_std(float(times[0]))
+    return Sampler(denoiser, plan, backend=backend)
 
 
 def _times(process: Process, times: Any, steps: Any, grid: Any, grid_options: Any, final: str) -> np.ndarray:
@@ -179,9 +182,10 @@ def _times(process: Process, times: Any, steps: Any, grid: Any, grid_options: An
 
 
 def _start(
-    denoiser: Denoiser, shape_or_x: Any, std: float, device: Any, dtype: Any, backend: str | None
-) -> tuple[Callable[[slice, Tensor], Tensor], int, torch.device]:
+    denoiser: Denoiser, shape_or_x: Any, start: float, device: Any, dtype: Any, backend: str | None
+) -> tuple[Callable[[slice, Tensor, Any], Tensor], int, torch.device]:
     """What gives x at the first time (of some samples, by their random keys), the batch, and the device."""
+    process, start = denoiser.process, float(start)
     if isinstance(shape_or_x, Tensor):
         x = shape_or_x
         check_x(x, "shape_or_x")
@@ -189,7 +193,7 @@ def _start(
             raise ValueError(f"dtype={dtype} but x is {x.dtype}; cast x, or leave dtype out")
         if device is not None and x.device != _device(device):
             raise ValueError(f"device={device} but x is on {x.device}; move x, or leave device out")
-        return lambda piece, _: x[piece] if piece != slice(None) else x, x.shape[0], x.device
+        return lambda piece, *_: x[piece] if piece != slice(None) else x, x.shape[0], x.device
     shape = _shape(shape_or_x)
     if device is None:
         first = next(denoiser.net.parameters(), None) if isinstance(denoiser.net, torch.nn.Module) else None
@@ -199,9 +203,14 @@ def _start(
     if dtype not in DTYPES:
         raise TypeError(f"dtype must be float32, float16, bfloat16 or float64, got {dtype!r}")
 
-    def draw(_: slice, rng: Tensor) -> Tensor:
+    std = eagerly(process.prior_std, start)
+
+    def draw(_: slice, rng: Tensor, consts: Any) -> Tensor:
         x = normal((rng.shape[0], *shape[1:]), rng, 0, INITIAL, dtype=dtype, backend=backend)
-        return x if std == 1 else x.mul_(std)
+        x = x if std == 1 else x.mul_(std)
+        if process.const is None or not isinstance((consts or {}).get(process.const), Tensor):
+            return x  # without it, what is missing is said when the run starts
+        return x + float(process.offset(start)) * consts[process.const].to(x.dtype)
 
     return draw, shape[0], device
 

@@ -21,7 +21,7 @@ from ..noise.seeds import resolve
 from ..ops import _backends
 from ..ops._library import EAGER, route
 from .capture import CapturedSampler
-from .checks import check_run, check_x, eagerly
+from .checks import check_consts, check_run, check_x, eagerly
 from .conditions import detached
 from .denoiser import Denoiser
 from .executor import Executor
@@ -70,6 +70,7 @@ class Sampler:
         check_finite: bool = False,
         stop: int | None = None,
         noise: Any = None,
+        consts: Mapping[str, Tensor] | None = None,
     ) -> Any:
         """Run the plan on x (B, *) from times[0], or go on from a State.
 
@@ -81,6 +82,7 @@ class Sampler:
         cond_grad     let gradients reach the tensors in cond
         callback      called after each step with (step, t, x, data)
         check_finite  raise NonFinite with the step at which the network's output is not finite
+        consts        tensors like x that the process or the solver wants, by name
         stop          stop after that many steps and return a State
         noise         None: independent draws; "path": the increments of one Brownian path per sample, so that
                       20 and 40 steps with one seed lead to the same sample; or noise(like, draw) -> tensor,
@@ -100,6 +102,7 @@ class Sampler:
             progress,
             check_finite,
             noise,
+            consts,
             stop,
         )
 
@@ -116,6 +119,7 @@ class Sampler:
         progress: bool,
         check_finite: bool,
         noise: Any = None,
+        consts: Mapping[str, Tensor] | None = None,
         stop: int | None = None,
         part: tuple[int, int, int] | None = None,
     ) -> Any:
@@ -147,6 +151,7 @@ class Sampler:
                 raise ValueError("stop does not go with trajectory, callback or gradient")
         if looked_at:
             plan, times = self._looked_at()
+        registers |= check_consts(plan, consts, like, registers if isinstance(x, State) else ())
         executor = self._executor(plan, like)
         if rng is None and (executor.random or seeds is not None):
             rng = resolve(seeds, like.shape[0], like.device)
