@@ -2,10 +2,10 @@
 with."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .math import Number
+from .math import Number, plain
 from .predict import convert, input_scale
 from .process import Node
 
@@ -19,10 +19,12 @@ class Direct:
     def __init__(
         self, net: Callable[[Any, Node], Any], x: Any, predicts: str = "data", *, wanted: str = "data",
         noise: Callable[[int, int], Any] | None = None, consts: dict[str, Any] | None = None,
+        operators: Mapping[str, Callable[..., Any]] | None = None,
     ):
         self.net, self.x, self.predicts, self.wanted = net, x, predicts, wanted
-        self._noise, self._consts = noise, consts or {}
+        self._noise, self._consts, self._operators = noise, consts or {}, operators or {}
         self.calls, self.step, self.steps, self.column = 0, -1, 0, 0
+        self.emitted: dict[str, Any] = {}
 
     def model(self, x: Any, node: Node, kind: str | None = None) -> Any:
         self.calls += 1
@@ -46,11 +48,18 @@ class Direct:
         self.column += 1
         return self._noise(self.step, self.column - 1)
 
+    def call(self, name: str, node: Node, *forms: Any, params: Sequence[Number] = ()) -> Any:
+        fn = self._operators.get(name) or node.process.operators[name]
+        return fn(*forms, t=plain(node.t), params=tuple(plain(v) for v in params))
+
     def keep(self, form: Any) -> Any:
         return form
 
     def const(self, name: str) -> Any:
         return self._consts[name]
+
+    def emit(self, name: str, form: Any) -> None:
+        self.emitted[name] = form
 
     def outside(self, x: Any, node: Node) -> Any:
         name = node.process.const

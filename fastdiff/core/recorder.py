@@ -68,7 +68,8 @@ class Form:
 
 @dataclass
 class Call:
-    """One run of the network (kind "net") or of a hook (the point's name) between two linear stages."""
+    """One run of the network (kind "net"), of a hook (the point's name) or of an operator ("call:" and its
+    name) between two linear stages."""
 
     kind: str
     node: Node
@@ -77,6 +78,7 @@ class Call:
     outs: list[int]
     hook: int = -1
     branches: tuple[int, ...] = (0,)
+    params: tuple[float, ...] = ()  # numbers for an operator
 
 
 @dataclass
@@ -162,6 +164,13 @@ class Recorder:
             xi = self._call(Call("noise", self._node, self.step, [self._name(xi)], [], hook=i), 1)[0]
         return xi
 
+    def call(self, name: str, node: Node, *forms: Form, params: Sequence[Number] = ()) -> Form:
+        """What an operator that is no linear map makes of these tensors at `node`: one of fastdiff.runtime's
+        own (`operators.py`), or one that the process was given."""
+        numbers = tuple(plain(v) for v in params)
+        args = [self._name(f) for f in forms]
+        return self._call(Call(f"call:{name}", node, self.step, args, [], params=numbers), 1)[0]
+
     def keep(self, form: Form) -> Form:
         """Name a combination that is used again: a hint of what is worth carrying, and it keeps later forms
         short."""
@@ -176,6 +185,10 @@ class Recorder:
         if name not in self._consts:
             self._consts[name] = self._atom(CONST, name)
         return self._unit(self._consts[name])
+
+    def emit(self, name: str, form: Form) -> None:
+        """Give a tensor out besides the result: `Stage.emits` says where it lies."""
+        self.emits[-1].append(((name, self.step), self._name(form)))
 
     # what the driver uses
 

@@ -20,6 +20,7 @@ from .conditions import detached, rows, same, stack
 from .context import Context, Graph, ask_inputs, run_hook
 from .executor import Executor
 from .noise import Source
+from .operators import OPERATORS
 from .state import State, needed
 
 T_CHANGED = "the network changed its times t in place; let it work on a copy (t.clone())"
@@ -163,7 +164,8 @@ class Run:
                     continue
                 for r in (*stage.drop, *call.outs):  # their memory is free before the network asks for more
                     self.registers[r] = None  # type: ignore[assignment]
-                outs = self.network(k, call) if call.kind == "net" else self.hook(k, call)
+                act = self.operator if call.kind.startswith("call:") else self.hook
+                outs = self.network(k, call) if call.kind == "net" else act(k, call)
                 if self.plain:
                     outs = [
                         self.outputs.own(o, r, call.step, self.registers)
@@ -262,6 +264,17 @@ class Run:
             end = (out, None) if k == len(parts) - 1 else (None, A.dtype)
             total = list(self._launch([*total, *some], table.contiguous(), drawn, *end))
         return total[0]
+
+    def operator(self, k: int, call: PlanCall) -> list[Tensor]:
+        """An operator's output, in the dtype of the state."""
+        args = [self.registers[r] for r in call.args]
+        name = call.kind[5:]
+        act = self.e.denoiser.process.operators.get(name) or OPERATORS[name]
+        out = act(*args, t=call.t, params=call.params)
+        if not isinstance(out, Tensor) or out.shape != args[0].shape or out.device != args[0].device:
+            came = f"{tuple(out.shape)} on {out.device}" if isinstance(out, Tensor) else type(out).__name__
+            raise ValueError(f"the operator {name!r} must return a tensor like its first, got {came}")
+        return [out]
 
     # the network
 
