@@ -4,8 +4,8 @@
     python tools/solver_sheet.py --check    say whether it is up to date (numbers within 3 %)
 
 Measured in float64 on lambda from -2.5 to 2.5: probability flows on a mixture of two normals on the line (the
-largest error of 11 points against the flow itself), stochastic solvers on Gaussian data (Wasserstein-2 distance
-of their exact law to the marginal).
+largest error of 11 points against the flow itself), stochastic solvers on Gaussian data (Wasserstein-2
+distance of their exact law to the marginal).
 """
 
 from __future__ import annotations
@@ -37,15 +37,18 @@ HEAD = f"""# Solvers
 
 Written by `python tools/solver_sheet.py`; CI checks that it is fresh. How a row is read:
 
-- **calls** network calls a step; **carried** tensors that must be kept across a call, which equals the fewest that
+- **calls** network calls a step; **carried** tensors that must be kept across a call, which equals the fewest
+that
   any implementation could do with; **bytes** that a step's kernels move for each element in float32.
-- **order** as the method's authors prove it, of the flow or (weak) of the SDE; **measured** between {FINE[0]} and
-  {FINE[1]} steps, with the default start: a multistep method that ramps up from order 1 is of order 2 at most.
-  `startup="single"` gives it its own.
-- **error** after so many network calls; "-" where that many are not enough for a step. Flows: the largest error on a
-  mixture of two normals on the line, lambda from -2.5 to 2.5, the exact flow of about size 2. Stochastic solvers:
-  the distance (Wasserstein-2) of their exact law from the marginal of Gaussian data N({MEAN}, {STD}^2).
-  A method of high order wins where steps are small: at 5 or 8 calls it can lose to one of order 2.
+- **order** as the method's authors prove it, of the flow or (weak) of the SDE; **measured** between {FINE[0]}
+and
+  {FINE[1]} steps, with the default start: a multistep method that ramps up from order 1 is of order 2 at
+  most. `startup="single"` gives it its own.
+- **error** after so many network calls; "-" where that many are not enough for a step. Flows: the largest
+error on a
+  mixture of two normals on the line, lambda from -2.5 to 2.5, the exact flow of about size 2. Stochastic
+  solvers: the distance (Wasserstein-2) of their exact law from the marginal of Gaussian data N({MEAN},
+  {STD}^2). A method of high order wins where steps are small: at 5 or 8 calls it can lose to one of order 2.
 """
 
 
@@ -82,7 +85,14 @@ def row(key: str) -> list[str]:
     error = law_error if solver.stochastic else flow_error
     _, p = made(solver, 30)
     per_step = p.nfe / 30
-    cells = [f"`{key}`", source(key), solver.predicts, f"{per_step:.2g}", str(p.carried), f"{p.traffic(4):.3g}"]
+    cells = [
+        f"`{key}`",
+        source(key),
+        solver.predicts,
+        f"{per_step:.2g}",
+        str(p.carried),
+        f"{p.traffic(4):.3g}",
+    ]
     stated = f"{p.order}" + (" weak" if solver.stochastic else "")
     fine = [error(solver, n) for n in FINE]
     measured = "exact" if max(fine) < 1e-9 else f"{order_of(fine, FINE, floor=1e-10):.1f}"

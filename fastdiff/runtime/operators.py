@@ -26,8 +26,8 @@ def langevin(x: Tensor, score: Tensor, z: Tensor, *, t: float, params: tuple[flo
 
 
 def _norm(v: Tensor) -> Tensor:
-    """The Euclidean norm of each sample, float64, shaped to broadcast. Row by row: the order of a sum must not
-    hang on the batch."""
+    """The Euclidean norm of each sample, float64, shaped to broadcast. Row by row: the order of a sum must
+    not hang on the batch."""
     rows = [torch.linalg.vector_norm(row, dtype=torch.float64) for row in v.flatten(1).unbind(0)]
     return (torch.stack(rows) if rows else v.new_zeros(0)).reshape(-1, *[1] * (v.dim() - 1))
 
