@@ -1,7 +1,27 @@
 """Counter-based noise: who draws (seeds), for what (streams), and from which law."""
 
 from . import streams
+from .consistent_noise import ConsistentNoise
 from .families import normal, uniform
+from .gaussian_field import RBF, Exponential, GaussianField, Matern, PowerLaw
+from .markov_fbm import MarkovFBM
 from .seeds import Seeds, resolve
+from .simulators import fractional_brownian, ou, scaled_brownian
 
-__all__ = ["Seeds", "normal", "resolve", "streams", "uniform"]
+__all__ = [
+    "RBF",
+    "ConsistentNoise",
+    "Exponential",
+    "GaussianField",
+    "MarkovFBM",
+    "Matern",
+    "PowerLaw",
+    "Seeds",
+    "fractional_brownian",
+    "normal",
+    "ou",
+    "resolve",
+    "scaled_brownian",
+    "streams",
+    "uniform",
+]
