@@ -13,7 +13,8 @@ from .process import Node
 class Direct:
     """`p` of a formula over arrays: float64 torch tensors, numpy arrays, or anything that adds and scales.
 
-    net(x, node) -> raw prediction;  noise(step, column) -> a draw like x.
+    net(x, node) -> raw prediction, or a pair of it and what `further` gives
+    noise(step, column) -> a draw like x
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Direct:
         scale: Number = input_scale(self.predicts, node)
         seen = self.outside(x, node)
         raw = self.net(seen if isinstance(scale, int) else seen * scale, node)
+        raw, self._further = raw if isinstance(raw, tuple) else (raw, None)
         if node.process.const is not None and self.predicts == "flow":
             raw = raw - node.process.doffset(node.t) * self.const(node.process.const)
         self._newest = x, raw, node
@@ -41,6 +43,9 @@ class Direct:
         x, raw, node = self._newest
         p, q = convert(self.predicts, kind, node)
         return raw if isinstance(p, int) and p == 0 and isinstance(q, int) and q == 1 else p * x + q * raw
+
+    def further(self) -> Any:
+        return self._further
 
     def noise(self, s: Node | None = None, t: Node | None = None, clock: Any = 1) -> Any:
         if self._noise is None:
@@ -56,6 +61,9 @@ class Direct:
         return form
 
     def const(self, name: str) -> Any:
+        return self._consts[name]
+
+    def given(self, name: str) -> Any:
         return self._consts[name]
 
     def emit(self, name: str, form: Any) -> None:

@@ -25,7 +25,7 @@ def interpret(
 ) -> Any:
     """The plan's result from x.
 
-    net      net(x, call, branch) -> raw prediction at call.t
+    net      net(x, call, branch) -> raw prediction at call.t (where the call has one more output: a pair)
     noise    noise(step, column) -> a draw like x
     hook     hook(call, *arguments) -> the outputs of a hook's call; None: the arguments as they are
     operators    by name, what `p.call` of the formula asks for
@@ -50,6 +50,8 @@ def interpret(
             outs: Sequence[Any] = args if hook is None else ()
             if s.call.kind == "net":
                 outs = [net(args[0], s.call, b) for b in s.call.branches]
+                if len(s.call.outs) > len(outs):
+                    outs = [*(o[0] for o in outs), outs[0][1]]
             elif s.call.kind.startswith("call:"):
                 act = (operators or {})[s.call.kind[5:]]
                 outs = [act(*args, t=s.call.t, params=s.call.params)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,8 +53,8 @@ def invert(
 ) -> Tensor | Pair:
     """The x at times[0] from which the solver leads to x0 (B, *) at times[-1].
 
-    solver      a key with its options, a Solver, or a Plan, whose solver, times and hooks are taken; its noise
-                must be 0. Steps are explicit, on the nodes in reverse: an error of the solver's own order
+    solver      a key with its options, a Solver, or a Plan, whose solver, times and hooks are taken; it must
+                draw no noise. Steps are explicit, on the nodes in reverse: an error of the solver's own order
     iterations  of a fixed-point iteration after each step, that many calls (of each stage) more: x goes to
                 what the solver's step takes to x0 exactly. One-step solvers only
     steps, grid, grid_options, times, final, cond, guidance, hooks, consts    as in `fd.sample`
@@ -64,25 +65,12 @@ def invert(
 
     Raises ValueError or TypeError before anything runs.
     """
-    if not isinstance(denoiser, Denoiser):
-        raise TypeError(f"invert: denoiser must be a fd.Denoiser, got {type(denoiser).__name__}")
     if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
         raise ValueError(f"iterations must be a whole number >= 0, got {iterations!r}")
     x, second = x0 if isinstance(x0, Pair) else (x0, None)
     check_x(x, "x0")
-    if isinstance(solver, Plan):
-        if solver.recipe is None:
-            raise ValueError("a loaded plan has no formula to invert; compile it with fd.plan(...)")
-        if solver_options or times is not None or grid is not None or guidance is not None or hooks:
-            raise ValueError("a Plan has its own times, hooks and options: leave out those of invert")
-        made, times, hooks = solver.recipe.solver, solver.times, solver.hooks
-        if solver.recipe.process != denoiser.process:
-            raise ValueError(f"the plan is for {solver.process}, the denoiser for {denoiser.process!r}")
-    else:
-        if isinstance(solver, Solver):
-            check_options("invert (the solver is already made)", solver_options, ())
-        made = solver if isinstance(solver, Solver) else solvers.make(solver, **solver_options)
-        times = _times(denoiser.process, times, steps, grid, grid_options, final)
+    how = times, steps, grid, grid_options, final
+    made, points, every = take("invert", denoiser, solver, solver_options, how, guidance, hooks)
     if made.stochastic:
         raise ValueError(f"{made.describe()} draws noise: no x leads to x0; see fd.edit.CycleNoise")
     reversible = isinstance(made, Reversible)
@@ -93,12 +81,39 @@ def invert(
     if reversible:
         made = replace(made, second=None)
     inverse = Inverse(made, iterations, SECOND if second is not None else None)
-    plan = make_plan(
-        inverse, denoiser.process, times, predicts=denoiser.predicts, guidance=guidance, hooks=hooks
-    )
+    plan = make_plan(inverse, denoiser.process, points, predicts=denoiser.predicts, hooks=every)
     held = dict(consts or {}) | ({} if second is None else {SECOND: second})
     out, second = carry(denoiser, plan, x, cond=cond, consts=held, backend=backend)
     return out if second is None else Pair(out, second)
+
+
+def take(
+    who: str,
+    denoiser: Denoiser,
+    solver: str | Solver | Plan,
+    options: Mapping[str, Any],
+    how: tuple[Any, ...],
+    guidance: Hook | None,
+    hooks: Sequence[Hook],
+) -> tuple[Solver, np.ndarray, tuple[Hook, ...]]:
+    """Solver, times and hooks: of a Plan, or of the arguments that would make one."""
+    if not isinstance(denoiser, Denoiser):
+        raise TypeError(f"{who}: denoiser must be a fd.Denoiser, got {type(denoiser).__name__}")
+    if isinstance(solver, Plan):
+        if solver.recipe is None:
+            raise ValueError(f"{who}: a loaded plan has no formula; compile it with fd.plan(...)")
+        if options or how[0] is not None or how[2] is not None or guidance is not None or hooks:
+            raise ValueError(f"{who}: a Plan has its own times, hooks and options; leave the others out")
+        if (solver.recipe.process, solver.predicts) != (denoiser.process, denoiser.predicts):
+            made = f"{solver.process} and {solver.predicts!r}"
+            raise ValueError(f"{who}: the plan is for {made}, the denoiser is {denoiser!r}")
+        return solver.recipe.solver, solver.times, solver.hooks
+    if isinstance(solver, Solver):
+        check_options(f"{who} (the solver is already made)", options, ())
+    else:
+        solver = solvers.make(solver, **options)
+    every = tuple(hooks) if guidance is None else (guidance, *hooks)
+    return solver, _times(denoiser.process, *how), every
 
 
 def carry(
@@ -110,7 +125,7 @@ def carry(
     consts: Mapping[str, Tensor] | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """The result of a deterministic plan, and the second tensor where the plan gives one out."""
+    """The result of a plan without draws, and the second tensor where the plan gives one out."""
     check_x(x)
     check_run(plan, cond, None, None)
     registers = {0: x.contiguous(), **check_consts(plan, consts, x)}

@@ -25,6 +25,20 @@ def langevin(x: Tensor, score: Tensor, z: Tensor, *, t: float, params: tuple[flo
     return torch.addcmul(torch.addcmul(x, eps.to(wide), score), (2 * eps).sqrt().to(wide), z)
 
 
+def learned_noise(mean: Tensor, v: Tensor, z: Tensor, *, t: float, params: tuple[float, ...]) -> Tensor:
+    """mean + std z with log std^2 = w high + (1 - w) low, w = (v + 1) / 2, params = (low, high); without
+    params log std^2 = v.
+
+    Source: Nichol & Dhariwal 2021, arXiv:2102.09672, equation 15.
+    """
+    wide = torch.promote_types(mean.dtype, torch.float32)
+    log_variance = v.to(wide)
+    if params:
+        low, high = params
+        log_variance = (log_variance + 1) / 2 * (high - low) + low
+    return mean.to(wide) + (log_variance / 2).exp() * z.to(wide)
+
+
 def _norm(v: Tensor) -> Tensor:
     """The Euclidean norm of each sample, float64, shaped to broadcast. Row by row: the order of a sum must
     not hang on the batch."""
@@ -32,4 +46,4 @@ def _norm(v: Tensor) -> Tensor:
     return (torch.stack(rows) if rows else v.new_zeros(0)).reshape(-1, *[1] * (v.dim() - 1))
 
 
-OPERATORS: dict[str, Callable[..., Any]] = {"langevin": langevin}
+OPERATORS: dict[str, Callable[..., Any]] = {"langevin": langevin, "learned-noise": learned_noise}
