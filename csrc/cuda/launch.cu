@@ -93,7 +93,7 @@ void run(const Step& s, int device, void* stream) {
 void run(const Fill& f, int device, void* stream) {
   if (f.B * f.E == 0) return;
   FillPlan p = plan(f);
-  launch(fill_kernel(), p.f, p.g, device, stream);
+  launch(fill_kernel(p.mapped), p.f, p.g, device, stream);
 }
 
 int device_count(std::string& why) {

@@ -50,7 +50,7 @@ StepPlan plan(const Step& call) {
 }
 
 FillPlan plan(const Fill& f) {
-  FillPlan p{f, {}};
+  FillPlan p{f, {}, !f.map.identity || !by_fours(f.family) || f.family == Family::multivariate_t};
   items(p.g, f.B, blocks_of(f.E));
   p.g.vectors = (f.E % 4 == 0 || f.B == 1) && aligned(f.out, vector_of_four(f.out_type));
   return p;

@@ -23,6 +23,7 @@ struct StepPlan {
 struct FillPlan {
   Fill f;
   Grid g;
+  bool mapped;  // each number from a block of its own
 };
 
 StepPlan plan(const Step& s);
