@@ -177,7 +177,7 @@ FD_HD typename M::F accepted(const Constants& c, typename M::U c0, typename M::U
   return t;
 }
 
-// (gamma(k) - k) / sqrt(k). f: c, d, 1 / k where k < 1 and else 0, d - k or -k, 1 / sqrt(k)
+// (gamma(k) + f[3]) f[4]. f: c, d, and f[2]: 1 / k where k < 1, else 0 for the difference to d, -1 for all
 template <class M>
 FD_HD typename M::F gamma(const Constants& c, typename M::U c0, typename M::U c1, typename M::U c2,
                           typename M::U c3, typename M::U k0, typename M::U k1) {
@@ -187,9 +187,13 @@ FD_HD typename M::F gamma(const Constants& c, typename M::U c0, typename M::U c1
   F g;
   if (c.f[2] == 0.0f) {  // d (1 + t)^3 - d, to full precision
     g = M::mul(M::mul(d, t), M::add(M::mul(M::add(t, M::f(3.0f)), t), M::f(3.0f)));
-  } else {  // of shape k + 1, times u^(1/k)
-    const F s = M::add(t, M::f(1.0f)), e = M::mul(m2log_word<M>(rest), M::f(0.5f));
-    g = M::mul(M::mul(M::mul(M::mul(d, s), s), s), exp_minus<M>(M::mul(e, M::f(c.f[2]))));
+  } else {
+    const F s = M::add(t, M::f(1.0f));
+    g = M::mul(M::mul(M::mul(d, s), s), s);
+    if (c.f[2] > 0.0f) {  // of shape k + 1, times u^(1/k)
+      const F e = M::mul(m2log_word<M>(rest), M::f(0.5f));
+      g = M::mul(g, exp_minus<M>(M::mul(e, M::f(c.f[2]))));
+    }
   }
   return M::mul(M::add(g, M::f(c.f[3])), M::f(c.f[4]));
 }

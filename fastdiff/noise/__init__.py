@@ -1,7 +1,36 @@
 """Counter-based noise: who draws (seeds), for what (streams), and from which law."""
 
 from . import streams
-from .families import normal, uniform
+from .families import (
+    bernoulli,
+    bimodal,
+    exponential,
+    gamma,
+    gumbel,
+    laplace,
+    multivariate_t,
+    normal,
+    rademacher,
+    student_t,
+    symmetric,
+    uniform,
+)
 from .seeds import Seeds, resolve
 
-__all__ = ["Seeds", "normal", "resolve", "streams", "uniform"]
+__all__ = [
+    "Seeds",
+    "bernoulli",
+    "bimodal",
+    "exponential",
+    "gamma",
+    "gumbel",
+    "laplace",
+    "multivariate_t",
+    "normal",
+    "rademacher",
+    "resolve",
+    "streams",
+    "student_t",
+    "symmetric",
+    "uniform",
+]

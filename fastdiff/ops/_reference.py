@@ -206,11 +206,10 @@ def accepted(rng: Tensor, block: Tensor, draw: int, stream: int, c: Sequence[flo
 
 def gamma(rng: Tensor, element: Tensor, draw: int, stream: int, c: Sequence[float]) -> Tensor:
     t, rest = accepted(rng, element, draw, stream, c)
-    if c[2] == 0:
-        g = c[1] * t * ((t + 3) * t + 3)
-    else:
-        s = t + 1
-        g = c[1] * s * s * s * exp(-(m2log(uni(rest)) * 0.5 * c[2]).clamp(max=87))
+    s = t + 1
+    g = c[1] * t * ((t + 3) * t + 3) if c[2] == 0 else c[1] * s * s * s
+    if c[2] > 0:
+        g = g * exp(-(m2log(uni(rest)) * 0.5 * c[2]).clamp(max=87))
     return (g + c[3]) * c[4]
 
 

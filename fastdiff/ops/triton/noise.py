@@ -1,6 +1,7 @@
 """The laws of noise in Triton: every number from the block of its own element, as in `_reference`."""
 
-# pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false
+# pyright: basic, reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false
+# pyright: reportGeneralTypeIssues=false
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ def exponent(y):
     """2^k and e^r - 1 of y = k ln 2 + r."""
     t = y * bits(0x3FB8AA3B) + 12582912.0  # 1.5 2^23
     k = t - 12582912.0
-    two_k = ((t.to(tl.uint32, bitcast=True) + (0x7F - 0x4B400000)) << 23).to(tl.float32, bitcast=True)
+    two_k = ((t.to(tl.uint32, bitcast=True) + 0xB4C0007F) << 23).to(tl.float32, bitcast=True)
     r = y - k * bits(0x3F317200)
     r = r - k * bits(0x35BFBE8E)
     q = bits(0x3AB5CB46) * r + bits(0x3C0912A1)
@@ -49,7 +50,7 @@ def exponential(w):
 
 @triton.jit
 def accepted(c0, c1, c2, c3, k0, k1, f0, f1):
-    """t of Marsaglia and Tsang, and the last word of the attempt it comes from. All arguments have one shape."""
+    """t of Marsaglia and Tsang, and the last word of its attempt. All arguments have one shape."""
     t = f0 * 0.0
     rest = c0 ^ c0
     is_open = (c0 ^ c0) + 1
@@ -129,11 +130,13 @@ def law_kernel(
     like = zero.to(tl.float32)
     if FAMILY == "gamma":
         t, last = accepted(c0, c1, c2, c3, k0, k1, like + f0, like + f1)
-        if BOOST:
-            s = t + 1.0
-            g = f1 * s * s * s * exp(-tl.minimum(m2log(uni(last)) * 0.5 * f2, 87.0))
-        else:
+        if BOOST == 0:
             g = f1 * t * ((t + 3.0) * t + 3.0)
+        else:
+            s = t + 1.0
+            g = f1 * s * s * s
+        if BOOST > 0:
+            g = g * exp(-tl.minimum(m2log(uni(last)) * 0.5 * f2, 87.0))
         z = (g + f3) * f4
     else:
         w0, w1, w2, w3 = philox(c0, c1, c2, c3, k0, k1)
@@ -144,7 +147,8 @@ def law_kernel(
             cos, _ = cos_sin(tl.where(second, w3, w1))
             z = tl.sqrt_rn(one_minus_exp(x)) * exp(x * 0.5) * (cos * f1)
         elif FAMILY == "rademacher":
-            w = tl.where((low & 64) != 0, tl.where((low & 32) != 0, w3, w2), tl.where((low & 32) != 0, w1, w0))
+            odd = (low & 32) != 0
+            w = tl.where((low & 64) != 0, tl.where(odd, w3, w2), tl.where(odd, w1, w0))
             z = ((w >> (low & 31)) & 1).to(tl.float32) * 2.0 - 1.0
         else:
             first, second = (low & 1) == 1, (low & 2) == 2
@@ -170,7 +174,7 @@ def law_kernel(
                     of = zero + (high | 14 << 24).to(tl.uint32)  # stream 14
                     t, last = accepted(element, c1, c2, of, k0, k1, like + f0, like + f1)
                     y = m2log(t + 1.0) * 0.75
-                    if BOOST:
+                    if BOOST > 0:
                         y = y + m2log(uni(last)) * 0.5 * f2
                     z = z * (exp(y) * f3)
     if SYMMETRIC:
@@ -224,7 +228,7 @@ def fill_(
             int(constants[0]) if counts else 0,
             FAMILY=family,
             SHIFT=SHIFT.get(family, 2),
-            BOOST=f[2] != 0,
+            BOOST=(f[2] > 0) - (f[2] < 0),
             SYMMETRIC=symmetric != 0,
             BLOCK=size,
             **OPTIONS,
