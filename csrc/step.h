@@ -39,11 +39,8 @@ struct Map {
   int64_t symmetric;  // n: (i, j) of the last two dimensions, n by n, takes the number of (min, max); 0 if i == j
 };
 
-// The element whose number an element takes; -1: none, the number is 0
-FD_HD int64_t mirrored(const Map& map, int64_t e) {
-  const int64_t n = map.symmetric;
-  if (!n) return e;
-  const int64_t j = e % n, i = e / n % n;
+// The element whose number element e, at (i, j) of n x n, takes; -1: none, the number is 0
+FD_HD int64_t mirrored(int64_t n, int64_t e, int64_t i, int64_t j) {
   return i == j ? -1 : i < j ? e : e + (j - i) * (n - 1);
 }
 

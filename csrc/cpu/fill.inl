@@ -41,7 +41,10 @@ class Positions {
     }
   }
   int64_t sample() const { return sample_; }
-  int64_t element() const { return mirrored(f_.map, element_); }
+  int64_t element() const {
+    const int64_t n = f_.map.symmetric;
+    return n ? mirrored(n, element_, element_ / n % n, element_ % n) : element_;
+  }
   void next() {
     const Map& m = f_.map;
     if (--left_ == 0) ++sample_, left_ = f_.E;

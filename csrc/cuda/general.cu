@@ -16,7 +16,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void __launch_bounds__(kThreads)
-    fill_positions(const __grid_constant__ Fill f, const __grid_constant__ Grid g) {
+    fill_positions(const __grid_constant__ MappedFill f, const __grid_constant__ Grid g) {
   fill_mapped(f, g, static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x);
 }
 

@@ -3,6 +3,7 @@
 // a sample may be short.
 #pragma once
 #include "elements.cuh"
+#include "plan.h"
 
 namespace fd::cuda {
 
@@ -238,8 +239,15 @@ FD_HD void fill(const Fill& f, const Grid& g, int64_t thread) {
   }
 }
 
+// What is left of n, and n / d
+FD_HD int64_t rest_of(const Divisor& d, int64_t& n) {
+  const int64_t all = n;
+  n = d.divide(n);
+  return all - n * static_cast<int64_t>(d.d);
+}
+
 // Four positions on end, each from a block of its own
-FD_HD void fill_mapped(const Fill& f, const Grid& g, int64_t thread) {
+FD_HD void fill_mapped(const MappedFill& f, const Grid& g, int64_t thread) {
   const int shift = block_shift(f.family);
   for (Walk w(g, thread); w.more(g); w.next(g)) {
     const int64_t at = 4 * w.item;
@@ -254,11 +262,13 @@ FD_HD void fill_mapped(const Fill& f, const Grid& g, int64_t thread) {
         int64_t rest = e;
         e = f.map.offset;
 #pragma unroll 1
-        for (int d = kMapDims - 1; d > 0; --d) {
-          e += rest % f.map.size[d] * f.map.stride[d];
-          rest /= f.map.size[d];
+        for (int d = kMapDims - 1; d > 0; --d) e += rest_of(f.size[d], rest) * f.map.stride[d];
+        e += rest * f.map.stride[0];
+        if (f.map.symmetric) {
+          rest = e;
+          const int64_t j = rest_of(f.n, rest), i = rest_of(f.n, rest);
+          e = mirrored(f.map.symmetric, e, i, j);
         }
-        e = mirrored(f.map, e + rest * f.map.stride[0]);
       }
       float x = 0.0f;
       if (e >= 0)

@@ -199,8 +199,8 @@ def test_law(name):
 
 @pytest.mark.parametrize("nu", [0.5, 1.5, 3.0, 50.0])
 def test_multivariate_t(nu):
-    """Marginals are t; |x|^2 / 2 of two elements is F(2, nu); one over the other, the chi-square cancelled, is
-    Cauchy. Samples, streams and draws have chi-squares of their own."""
+    """Marginals are t; |x|^2 / 2 of two elements is F(2, nu); one over the other, the chi-square cancelled,
+    is Cauchy. Samples, streams and draws have chi-squares of their own."""
     x = noise.multivariate_t((N // 2, 2), 5, nu).double().numpy()
     for e in (0, 1):
         assert kolmogorov(x[:, e], stats.t(nu).cdf) > FIVE_SIGMA

@@ -107,13 +107,8 @@ def test_fills(fill, dtype, same_bits):
 )
 def test_laws(family, parameters, same_bits):
     rng = resolve(Seeds(2**62 + 12345, [2**40 + 3, 7]), 2)
-    maps = [
-        ((257,), {}),
-        ((), {}),
-        ((3, 6, 6), {"symmetric": 6}),
-        ((4, 5), {"offset": 70, "strides": [-9, 2]}),
-    ]
-    for (shape, options), dtype in zip(maps, (F32, F64, F16, BF16), strict=True):
+    maps = [((257,), {}), ((3, 6, 6), {"symmetric": 6}), ((4, 5), {"offset": 70, "strides": [-9, 2]})]
+    for (shape, options), dtype in zip(maps, (F32, F16, BF16), strict=True):
         a, b = (
             noise(
                 family,
