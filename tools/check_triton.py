@@ -18,7 +18,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from fastdiff.ops.triton import linear_step, normal
+from fastdiff.ops.noise import PARAMETERS
+from fastdiff.ops.triton import linear_step, noise, normal
 from fastdiff.ops.triton._launch import OPTIONS
 
 ALIGNED = [["tt.divisibility", 16]]
@@ -54,6 +55,21 @@ def fill(out: str, is_normal: bool) -> Any:
     return normal.fill_kernel, signature, {"NORMAL": is_normal, "BLOCK": 1024}, [(0,), (2,)]
 
 
+def law(family: str, boost: int) -> Any:
+    signature: dict[str, Any] = {"out": "*fp32", "rng": "*i64"}
+    signature |= {k: "i64" for k in ("E", "parts")} | {k: "i32" for k in ("draw", "stream")}
+    signature |= {k: "i64" for k in ("offset", "n1", "n2", "n3", "t0", "t1", "t2", "t3", "symmetric")}
+    signature |= {f"f{i}": "fp32" for i in range(5)} | {"ones": "i64"}
+    constants = {
+        "FAMILY": family,
+        "SHIFT": noise.SHIFT.get(family, 2),
+        "BOOST": boost,
+        "SYMMETRIC": True,
+        "BLOCK": 1024,
+    }
+    return noise.law_kernel, signature, constants, [(0,), (2,)]
+
+
 def variants() -> Iterator[tuple[str, Any]]:
     for d in ("fp32", "bf16", "fp16"):
         yield f"step {d} 3 -> 2", step((d,) * 3, d, 2)
@@ -65,6 +81,11 @@ def variants() -> Iterator[tuple[str, Any]]:
     for d in ("fp32", "bf16", "fp16", "fp64"):
         yield f"fill normal {d}", fill(d, True)
         yield f"fill uniform {d}", fill(d, False)
+    for family in PARAMETERS:
+        yield f"law {family}", law(family, 0)
+    for family in ("gamma", "multivariate_t"):
+        yield f"law {family}, boosted", law(family, 1)
+    yield "law gamma, not centred", law("gamma", -1)
 
 
 def compiled(variant: Any, capability: int, options: dict[str, Any] = OPTIONS) -> str:
@@ -77,7 +98,8 @@ def compiled(variant: Any, capability: int, options: dict[str, Any] = OPTIONS) -
 
 def faults(ptx: str) -> list[str]:
     found = [what for what, pattern in FORBIDDEN.items() if re.search(pattern, ptx)]
-    loads = bool(re.search(r"ld\.global\.(v4\.b32|v2\.b64)", ptx)) or "fill_kernel" in ptx
+    loads = bool(re.search(r"ld\.global\.(v4\.b32|v2\.b64)", ptx))
+    loads = loads or "fill_kernel" in ptx or "law_kernel" in ptx
     stores = bool(re.search(r"st\.global\.(v4\.b32|v2\.b64)", ptx))
     return found + ["no 128-bit load"] * (not loads) + ["no 128-bit store"] * (not stores)
 

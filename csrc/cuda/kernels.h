@@ -14,6 +14,6 @@ Kernel& fast_f32(int n_in, int n_out, bool noise);
 Kernel& fast_f16(int n_in, int n_out, bool noise);
 Kernel& fast_bf16(int n_in, int n_out, bool noise);
 Kernel& general_step(bool wide, bool short_parts);
-Kernel& fill_kernel();
+Kernel& fill_kernel(bool mapped);
 
 }  // namespace fd::cuda

@@ -2,7 +2,20 @@
 
 from . import streams
 from .consistent_noise import ConsistentNoise
-from .families import normal, uniform
+from .families import (
+    bernoulli,
+    bimodal,
+    exponential,
+    gamma,
+    gumbel,
+    laplace,
+    multivariate_t,
+    normal,
+    rademacher,
+    student_t,
+    symmetric,
+    uniform,
+)
 from .gaussian_field import RBF, Exponential, GaussianField, Matern, PowerLaw
 from .markov_fbm import MarkovFBM
 from .seeds import Seeds, resolve
@@ -17,11 +30,21 @@ __all__ = [
     "Matern",
     "PowerLaw",
     "Seeds",
+    "bernoulli",
+    "bimodal",
+    "exponential",
     "fractional_brownian",
+    "gamma",
+    "gumbel",
+    "laplace",
+    "multivariate_t",
     "normal",
     "ou",
+    "rademacher",
     "resolve",
     "scaled_brownian",
     "streams",
+    "student_t",
+    "symmetric",
     "uniform",
 ]

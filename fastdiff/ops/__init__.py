@@ -2,6 +2,7 @@
 
 from ._backends import usable as backends
 from .linear_step import linear_step, linear_step_
+from .noise import noise
 from .normal import normal, uniform
 
-__all__ = ["backends", "linear_step", "linear_step_", "normal", "uniform"]
+__all__ = ["backends", "linear_step", "linear_step_", "noise", "normal", "uniform"]

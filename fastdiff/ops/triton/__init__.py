@@ -5,6 +5,6 @@ take CPU tensors.
 """
 
 from .linear_step import linear_step_
-from .normal import fill_
+from .noise import fill_
 
 __all__ = ["fill_", "linear_step_"]
