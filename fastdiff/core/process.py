@@ -121,12 +121,12 @@ class Process:
     # filled by fastdiff.ops at import: formulas on this floor know no tensors
     _perturb: ClassVar[Callable[..., Any] | None] = None
 
-    def perturb(self, x0: Any, t: Any, *, seeds: Any = None) -> Any:
+    def perturb(self, x0: Any, t: Any, *, seeds: Any = None, consts: Any = None) -> Any:
         """(x_t, noise) with x_t = alpha(t) x0 + sigma(t) noise, one t per sample or one for all; noise from
-        stream 2."""
+        stream 2. consts: {const: c}, where the process has one."""
         if Process._perturb is None:
             raise RuntimeError("Process.perturb needs torch: import fastdiff")
-        return Process._perturb(self, x0, t, seeds=seeds)
+        return Process._perturb(self, x0, t, seeds=seeds, consts=consts)
 
 
 @dataclass(frozen=True)

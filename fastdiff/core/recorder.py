@@ -112,6 +112,7 @@ class Recorder:
         self.input = self._atom(INPUT)
         self.x: Form = self._unit(self.input)
         self._consts: dict[str, int] = {}
+        self.given_atoms: dict[str, int] = {}
         self._replay: Iterator[bool] | None = None if self.answers is None else iter(self.answers)
 
     # what formulas use
@@ -150,6 +151,12 @@ class Recorder:
         p, q = convert(self.predicts, kind, node)
         return self._combine(p, x, q, raw)
 
+    def further(self) -> Form:
+        """What the newest network call gives besides its prediction: the second half of 2C channels."""
+        k, call = next((k, c) for k, c in reversed([*enumerate(self.calls)]) if c.kind == "net")
+        call.outs.append(self._atom(OUTPUT, (k, len(call.outs))))
+        return self._unit(call.outs[-1])
+
     def noise(self, s: Node | None = None, t: Node | None = None, clock: Clock = 1) -> Form:
         """A fresh N(0, I). Its counter is (step, column): the columns of one step are independent streams.
 
@@ -186,9 +193,16 @@ class Recorder:
             self._consts[name] = self._atom(CONST, name)
         return self._unit(self._consts[name])
 
+    def given(self, name: str) -> Form:
+        """A tensor that is given at the start, besides x: a second state. Unlike a const it lives in memory
+        like any other, so that no stage makes something of it that cancels."""
+        if name not in self.given_atoms:
+            self.given_atoms[name] = self._atom(INPUT, name)
+        return self._unit(self.given_atoms[name])
+
     def emit(self, name: str, form: Form) -> None:
-        """Give a tensor out besides the result: `Stage.emits` says where it lies."""
-        self.emits[-1].append(((name, self.step), self._name(form)))
+        """Give a tensor out besides the result, of no step (-1): `Stage.emits` says where it lies."""
+        self.emits[-1].append(((name, -1), self._name(form)))
 
     # what the driver uses
 

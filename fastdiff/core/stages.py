@@ -76,7 +76,11 @@ def assemble(
             last[a] = max(last.get(a, 0), 2 * k + 1)
     emitted = {t for s in stages for t in s.emits.values()}
     last.update(dict.fromkeys((*emitted, program.out), never))
-    kinds, register, owner = ["input"], {program.input: 0}, [program.input]
+    kinds, owner = ["input"], [program.input]
+    for name, a in program.given.items():
+        kinds.append(f"const:{name}")
+        owner.append(a)
+    register = {a: r for r, a in enumerate(owner)}
     constants = {a: n for a, n in program.atoms.items() if program.kinds[a] == CONST}
 
     def take(tensor: int, kind: str, tick: int) -> int:

@@ -18,6 +18,15 @@ VARIANCES = ("learned-range", "learned")
 TIMES = ("t", "sigma", "lambda", "c_noise")
 
 
+def const_of(process: Process, consts: Mapping[str, Tensor] | None, what: str) -> Tensor:
+    """The tensor that a process pulls to."""
+    c = (consts or {}).get(str(process.const))
+    if not isinstance(c, Tensor):
+        came = sorted(consts or {})
+        raise ValueError(f"{what}: {process!r} wants consts={{{process.const!r}: tensor like x}}, got {came}")
+    return c
+
+
 class Denoiser:
     """A network with the process it was trained on.
 
@@ -140,8 +149,15 @@ class Denoiser:
             raise TypeError(f"the network returned a tensor of layout {out.layout}; need a dense one")
         return out if whole or tuple(out.shape) == want else out[:, : want[1]]
 
-    def __call__(self, x: Tensor, t: Any, cond: Mapping[str, Any] | None = None) -> Tensor:
-        """The data prediction at time t (a number, or one per sample), like x; differentiable."""
+    def __call__(
+        self,
+        x: Tensor,
+        t: Any,
+        cond: Mapping[str, Any] | None = None,
+        consts: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """The data prediction at time t (a number, or one per sample), like x; differentiable. consts: what
+        the process pulls to, by name, where it does."""
         batch, shape = x.shape[0], (-1, *[1] * (x.dim() - 1))
         t = np.asarray(t.tolist() if isinstance(t, Tensor) else t, dtype=np.float64)
         if t.shape not in ((), (batch,)):
@@ -156,8 +172,13 @@ class Denoiser:
 
         p, q = convert(self.predicts, "data", node)
         scaled = wide * column(input_scale(self.predicts, node))
-        raw = self.raw(scaled.to(x.dtype), self.times_tensor(t, x), cond or {})
-        return (column(p) * wide + column(q) * raw.to(wide.dtype)).to(x.dtype)
+        raw = self.raw(scaled.to(x.dtype), self.times_tensor(t, x), cond or {}).to(wide.dtype)
+        if self.process.const is not None:
+            c = const_of(self.process, consts, "Denoiser").to(wide.dtype)
+            wide = wide - column(self.process.offset(t)) * c
+            if self.predicts == "flow":
+                raw = raw - column(self.process.doffset(t)) * c
+        return (column(p) * wide + column(q) * raw).to(x.dtype)
 
     def __repr__(self) -> str:
         name = type(self.net).__name__

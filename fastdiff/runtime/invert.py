@@ -81,7 +81,11 @@ def invert(
     if reversible:
         made = replace(made, second=None)
     inverse = Inverse(made, iterations, SECOND if second is not None else None)
-    plan = make_plan(inverse, denoiser.process, points, predicts=denoiser.predicts, hooks=every)
+    try:
+        plan = make_plan(inverse, denoiser.process, points, predicts=denoiser.predicts, hooks=every)
+    except ArithmeticError as e:  # so contracting that x and what it is compared with are one in 60 digits
+        why = f"{iterations} iterations of {made.key} on {len(points) - 1} steps are beyond exact arithmetic"
+        raise ValueError(f"{why}; ask for fewer, or for ddim") from e
     held = dict(consts or {}) | ({} if second is None else {SECOND: second})
     out, second = carry(denoiser, plan, x, cond=cond, consts=held, backend=backend)
     return out if second is None else Pair(out, second)

@@ -148,6 +148,10 @@ class Run:
         if hooks:
             keys = rng if rng is not None else resolve(0, executor.shape[0], executor.device)
             self.ctx = Context(executor.denoiser, cond, keys, self.plan.visits, executor.backend, part)
+            kinds = enumerate(self.plan.kinds)
+            self.ctx.consts = {
+                k[6:]: registers[r] for r, k in kinds if k.startswith("const:") and r in registers
+            }
 
     def go(self, first: int, last: int) -> None:
         """Stages first .. last - 1."""

@@ -24,7 +24,8 @@ from ..core.solver import choices as allowed
 from .mixture import GaussianMixture
 
 Row = dict[int, Decimal]
-SAMPLES = {"eta": (0.5, 1.0), "churn": (4.0,)}  # values worth a test of options that are numbers
+# values worth a test of options that are numbers
+SAMPLES = {"eta": (0.5, 1.0), "churn": (4.0,), "tau": (0.0, 0.6), "variance": ("large",)}
 
 
 def variants(key: str) -> list[dict[str, Any]]:
@@ -101,7 +102,7 @@ def network_rows(solver: Solver, process: Process, times: Sequence[float], predi
     """Row k: what call k is given, over (x_T, output 0, output 1, ...) in 60 digits; the last row is the
     result.
 
-    Draws are left out: a plan makes them again and carries none.
+    Draws and consts are left out: a plan makes them again, or has them, and carries none.
     """
     rows: list[Row] = []
 
@@ -116,6 +117,7 @@ def network_rows(solver: Solver, process: Process, times: Sequence[float], predi
             predicts,
             wanted=solver.predicts,
             noise=lambda step, column: _Sparse({}),
+            consts={} if process.const is None else {process.const: _Sparse({})},
         )
         solver.record(run, [process.node(Real(float(t))) for t in times])
         return [*rows, run.x.c]
