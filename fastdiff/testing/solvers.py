@@ -29,7 +29,8 @@ SAMPLES = {"eta": (0.5, 1.0), "churn": (4.0,), "tau": (0.0, 0.6), "variance": ("
 
 
 def variants(key: str) -> list[dict[str, Any]]:
-    """The defaults, then each other value of each field alone; order and startup in all combinations."""
+    """The defaults, then each other value of each field alone; order and startup in all combinations. Those
+    that ask operators, which know tensors only, are left out."""
     cls = solvers.get(key)
     default = {f.name: f.default for f in fields(cls)}  # type: ignore[arg-type]
     known = {**SAMPLES, **allowed(cls)}
@@ -39,7 +40,8 @@ def variants(key: str) -> list[dict[str, Any]]:
     made = []
     for values in itertools.product(*([default[n], *others[n]] for n in both)):
         made.append({n: v for n, v in zip(both, values, strict=True) if v != default[n]})
-    return made + [{n: v} for n, values in others.items() if n not in both for v in values]
+    made += [{n: v} for n, values in others.items() if n not in both for v in values]
+    return [options for options in made if solvers.make(key, **options).linear]
 
 
 class Digits:
