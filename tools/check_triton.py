@@ -89,7 +89,11 @@ def compiled(variant: Any, capability: int, options: dict[str, Any] = OPTIONS) -
 
 def faults(ptx: str) -> list[str]:
     found = [what for what, pattern in FORBIDDEN.items() if re.search(pattern, ptx)]
-    loads = bool(re.search(r"ld\.global\.(v4\.b32|v2\.b64)", ptx)) or "fill_kernel" in ptx or "brownian_kernel" in ptx
+    loads = (
+        bool(re.search(r"ld\.global\.(v4\.b32|v2\.b64)", ptx))
+        or "fill_kernel" in ptx
+        or "brownian_kernel" in ptx
+    )
     stores = bool(re.search(r"st\.global\.(v4\.b32|v2\.b64)", ptx))
     return found + ["no 128-bit load"] * (not loads) + ["no 128-bit store"] * (not stores)
 

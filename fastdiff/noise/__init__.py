@@ -1,7 +1,8 @@
-"""Counter-based noise: who draws (seeds), for what (streams), and from which law."""
+"""Counter-based noise: who draws (seeds), for what (streams), from which law."""
 
 from . import streams
+from .brownian_path import BrownianPath
 from .families import normal, uniform
 from .seeds import Seeds, resolve
 
-__all__ = ["Seeds", "normal", "resolve", "streams", "uniform"]
+__all__ = ["BrownianPath", "Seeds", "normal", "resolve", "streams", "uniform"]

@@ -140,9 +140,7 @@ def fill_(out: Tensor, rng: Tensor, draw: int, stream: int, family: str) -> None
 # ---- Brownian increments: pieces of a path are (cells, V), cells (B,) and V (1 or 2, B, *) = W and H-bar
 
 
-def _halved(
-    V: Tensor, rng: Tensor, node: Tensor, level: int, row: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _halved(V: Tensor, rng: Tensor, node: Tensor, level: int, row: Tensor | None) -> tuple[Tensor, Tensor]:
     """The halves of a node of 2^-level. row: left share, right share, deviation of another clock."""
     L, key = 2.0**-level, torch.stack([rng[:, 0], rng[:, 1], node], 1)
     z = normal(key, V.shape[2:], 0, 16)
@@ -222,7 +220,9 @@ def brownian_(
         V = _increment(rng, torch.stack(root), *one, depth, None if coefs is None else coefs[k])
         for h, (v, o) in enumerate(zip(V, out, strict=True)):
             if scale is not None:
-                a = (scale if scale.dim() == 1 else scale[h])[slice(None) if at.dim() == 2 else slice(k, k + 1)]
+                a = (scale if scale.dim() == 1 else scale[h])[
+                    slice(None) if at.dim() == 2 else slice(k, k + 1)
+                ]
                 v = v * a.view(-1, *[1] * len(shape))
             c = [1] * len(shape)
             o[k] = torch.where(good.view(-1, *c), torch.where(empty.view(-1, *c), 0.0, v), torch.nan)

@@ -1,7 +1,7 @@
 """Which nodes of a Brownian tree a row of increments halves, and in which order.
 
-The tree has 2^depth cells; node 1 is all of them, node m has the halves 2 m and 2 m + 1. A node is halved when
-a boundary lies strictly inside it: parents first, then from left to right. Integers only, no tensors.
+The tree has 2^depth cells; node 1 is all of them, node m has the halves 2 m and 2 m + 1. A node is halved
+when a boundary lies strictly inside it: parents first, then from left to right. Integers only, no tensors.
 """
 
 from __future__ import annotations
@@ -47,4 +47,4 @@ def ladder(boundaries: tuple[int, ...], depth: int) -> Ladder:
     ]
     for column in (*table, *own):
         column.flags.writeable = False
-    return Ladder(*table, tuple(own))
+    return Ladder(table[0], table[1], lo, table[3], hi, tuple(own))

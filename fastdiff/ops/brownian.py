@@ -2,7 +2,7 @@
 
     W over [i, j)      by one walk down a binary tree: to the node where i and j part, then to both ends
     root               W = z_16(0)                              unit horizon: Var W = 1
-    halving            W_left, W_right = W / 2 + b, W / 2 - b   b = sqrt(L) / 2 z_16(node), L the node's length
+    halving            W_left, W_right = W / 2 + b, W / 2 - b   b = sqrt(L) / 2 z_16(node), L its length
     H-bar = (j - i) H  the space-time Levy area times the length, normals of stream 17
 
 Each increment is the same whoever else is asked for with it: the walk starts at its own split, so nothing

@@ -38,7 +38,10 @@ def joined(n1, W1, H1, n2, W2, H2, zero, depth, LEVY: tl.constexpr):
     W, H = W1 + W2, H1 + H2
     if LEVY:
         unit = power_of_two(zero, -depth)
-        d1, d2 = (zero + n1.to(tl.uint32)).to(tl.float32) * unit, (zero + n2.to(tl.uint32)).to(tl.float32) * unit
+        d1, d2 = (
+            (zero + n1.to(tl.uint32)).to(tl.float32) * unit,
+            (zero + n2.to(tl.uint32)).to(tl.float32) * unit,
+        )
         H = H + 0.5 * (d2 * W1 - d1 * W2)
     W = tl.where(n1 == 0, W2, tl.where(n2 == 0, W1, W))
     H = tl.where(n1 == 0, H2, tl.where(n2 == 0, H1, H))
@@ -135,9 +138,7 @@ def brownian_kernel(
                 phase = phase * 0 + FIRST
             else:
                 if (phase == FIRST) & go_left:
-                    left_n, left_W, left_H = joined(
-                        size, c_W, c_H, left_n, left_W, left_H, zero, depth, LEVY
-                    )
+                    left_n, left_W, left_H = joined(size, c_W, c_H, left_n, left_W, left_H, zero, depth, LEVY)
                 if (phase == LAST) & (go_left == 0):
                     right_n, right_W, right_H = joined(
                         right_n, right_W, right_H, size, a_W, a_H, zero, depth, LEVY
@@ -163,6 +164,10 @@ def brownian_kernel(
         tl.store(H_out + b * E + e, narrow(H, H_out.dtype.element_ty), mask=e < E)
 
 
+def _row(scale: Tensor | None, kind: int, k: int) -> Tensor | None:
+    return None if scale is None else scale.view(-1, scale.shape[-1])[kind, k:]
+
+
 def brownian_(
     out: Sequence[Tensor], rng: Tensor, at: Tensor, depth: int, coefs: Tensor | None, scale: Tensor | None
 ) -> None:
@@ -173,7 +178,6 @@ def brownian_(
     E = out[0][0].numel() // B
     in_memory = own or not at.is_cpu
     ends = [] if in_memory else at.tolist()
-    scales = [None] if scale is None else list(scale.view(-1, scale.shape[-1]))
     size = block(E)
     parts = triton.cdiv(E, size)
     with on(out[0]):
@@ -184,8 +188,8 @@ def brownian_(
                 rng,
                 None if not in_memory else at if own else at[k:],
                 None if coefs is None else coefs[k],
-                scales[0] if own or scale is None else scales[0][k:],
-                scales[-1] if own or scale is None else scales[-1][k:],
+                _row(scale, 0, 0 if own else k),
+                _row(scale, -1, 0 if own else k),
                 0 if in_memory else ends[k],
                 1 if in_memory else ends[k + 1],
                 depth,
