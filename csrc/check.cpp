@@ -1,5 +1,6 @@
 #include "check.h"
 #include <algorithm>
+#include "core/brownian.h"
 
 namespace fd::check {
 namespace {
@@ -272,6 +273,90 @@ Fill fill(py::handle out, py::handle rng, py::handle draw, py::handle stream, co
   law(f, family, constants);
   map(f, y, offset, strides, symmetric);
   return f;
+}
+
+Brownian brownian(py::handle out, py::handle rng, py::handle at, py::handle depth, py::handle coefs,
+                  py::handle scale, Place& place) {
+  constexpr const char* kCall = "brownian";
+  Brownian p;
+  const dl::Items outs(out, {kCall, "out"});
+  if (outs.size() < 1 || outs.size() > 2)
+    refuse({kCall, "out"}, "has " + count(outs.size(), "tensor") + "; need 1, or 2 with areas");
+  const Where w{kCall, "out", 0}, r{kCall, "rng"}, a{kCall, "at"};
+  const View y = dl::view(outs[0], w), k = dl::view(rng, r), t = dl::view(at, a);
+  first_place(y, w, place);
+  same_place(k, r, place);
+  if (!real(y.dtype))
+    refuse(w, std::string("is ") + dl::name_of(y.dtype) +
+                  "; allowed are float32, float16, bfloat16 and float64");
+  if (y.ndim < 2) refuse(w, "is " + dl::shape_of(y) + "; need (K, B, ...)");
+  p.K = y.shape[0], p.B = y.shape[1], p.E = 1, p.out[0] = y.data, p.out[1] = nullptr, p.out_type = y.dtype;
+  for (int d = 2; d < y.ndim; ++d) p.E *= y.shape[d];
+  if (p.E > kMaxElements) refuse(w, "has " + std::to_string(p.E) + " elements a sample; at most 2^34");
+  if (outs.size() == 2) {
+    const Where v{kCall, "out", 1};
+    const View h = dl::view(outs[1], v);
+    same_place(h, v, place);
+    if (h.dtype != y.dtype || h.ndim != y.ndim || !std::equal(y.shape, y.shape + y.ndim, h.shape))
+      refuse(v, std::string("is ") + dl::name_of(h.dtype) + " " + dl::shape_of(h) + " but out[0] is " +
+                    dl::name_of(y.dtype) + " " + dl::shape_of(y));
+    if (overlap(h, y)) refuse(v, "shares memory with out[0]");
+    p.out[1] = h.data;
+  }
+  if (k.dtype != Dtype::i64 || k.ndim != 2 || k.shape[0] != p.B || k.shape[1] != 3)
+    refuse(r, std::string("is ") + dl::name_of(k.dtype) + " " + dl::shape_of(k) + "; need int64 (" +
+                  std::to_string(p.B) + ", 3): seed, sample id, draw base");
+  p.rng = static_cast<const int64_t*>(k.data);
+  const int64_t levels = dl::integer(depth, {kCall, "depth"});
+  if (levels < 1 || levels > kMaxDepth) refuse({kCall, "depth"}, "is " + std::to_string(levels) + "; need 1 .. 30");
+  p.depth = static_cast<int>(levels);
+
+  p.own = t.ndim == 2;
+  const bool fits = p.own ? t.shape[0] == p.B && t.shape[1] == 2 && p.K == 1
+                          : t.ndim == 1 && p.K >= 1 && t.shape[0] == p.K + 1;
+  if (t.dtype != Dtype::i64 || !fits)
+    refuse(a, std::string("is ") + dl::name_of(t.dtype) + " " + dl::shape_of(t) + " but out[0] is " +
+                  dl::shape_of(y) + "; need int64 (K + 1,), or (B, 2) for one increment");
+  p.at = static_cast<const int64_t*>(t.data);
+  p.at_on_host = t.device == dl::kCpu;
+  if (p.own || !p.at_on_host) same_place(t, a, place);
+  const int64_t cells = int64_t(1) << p.depth;
+  if (p.at_on_host)
+    for (int64_t i = 0; i < (p.own ? p.B : p.K); ++i) {
+      const int64_t from = p.at[(1 + p.own) * i], to = p.at[(1 + p.own) * i + 1];
+      if (from < 0 || to > cells || from > to || (from == to && !p.own))
+        refuse(a, "holds the interval " + std::to_string(from) + " .. " + std::to_string(to) +
+                      (p.own ? "; need 0 <= from <= to <= 2^" : "; need 0 <= from < to <= 2^") +
+                      std::to_string(p.depth));
+    }
+
+  p.coefs = nullptr, p.rows = 0;
+  if (!coefs.is_none()) {
+    const Where v{kCall, "coefs"};
+    const View c = dl::view(coefs, v);
+    same_place(c, v, place);
+    if (p.own || p.out[1])
+      refuse(v, "is given; a clock that is not uniform needs boundaries shared by all samples, and has no areas");
+    const bool host = place.type == dl::kCpu;  // one ladder for all increments; a device walks each alone
+    if (c.dtype != Dtype::f32 || c.ndim != (host ? 2 : 3) || c.shape[c.ndim - 1] != 3 ||
+        (!host && c.shape[0] != p.K))
+      refuse(v, std::string("is ") + dl::name_of(c.dtype) + " " + dl::shape_of(c) + "; need float32 " +
+                    (host ? "(rows, 3)" : "(K, rows, 3)") + ": left share, right share, deviation");
+    p.coefs = static_cast<const float*>(c.data), p.rows = c.shape[c.ndim - 2];
+  }
+  p.scale = nullptr;
+  if (!scale.is_none()) {
+    const Where v{kCall, "scale"};
+    const View c = dl::view(scale, v);
+    same_place(c, v, place);
+    const int64_t n = p.own ? p.B : p.K;
+    const bool right = p.out[1] ? c.ndim == 2 && c.shape[0] == 2 && c.shape[1] == n : c.ndim == 1 && c.shape[0] == n;
+    if (c.dtype != Dtype::f32 || !right)
+      refuse(v, std::string("is ") + dl::name_of(c.dtype) + " " + dl::shape_of(c) + "; need float32 (" +
+                    (p.out[1] ? "2, " : "") + std::to_string(n) + (p.out[1] ? ")" : ",)"));
+    p.scale = static_cast<const float*>(c.data);
+  }
+  return p;
 }
 
 }  // namespace fd::check

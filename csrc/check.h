@@ -1,4 +1,4 @@
-// From Python's arguments to a Step or a Fill, with every check; the same for all devices. What is wrong is
+// From Python's arguments to a Step, a Fill or a Brownian, with every check; the same for all devices. What is wrong is
 // said as std::invalid_argument (ValueError) that names the call, the argument, what came and what is
 // allowed.
 #pragma once
@@ -24,5 +24,7 @@ Step step(py::handle T, py::handle A, py::handle index, py::handle rng, py::hand
 Fill fill(py::handle out, py::handle rng, py::handle draw, py::handle stream, const std::string& family,
           const std::vector<double>& constants, int64_t offset, const std::vector<int64_t>& strides,
           int64_t symmetric, Place& place);
+Brownian brownian(py::handle out, py::handle rng, py::handle at, py::handle depth, py::handle coefs,
+                  py::handle scale, Place& place);
 
 }  // namespace fd::check

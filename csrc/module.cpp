@@ -41,6 +41,15 @@ void fill(py::handle out, py::handle rng, py::handle draw, py::handle stream, co
   fd::cpu::run(f);
 }
 
+void brownian(py::handle out, py::handle rng, py::handle at, py::handle depth, py::handle coefs,
+              py::handle scale) {
+  fd::check::Place place{fd::dl::kCpu, 0};
+  const fd::Brownian p = fd::check::brownian(out, rng, at, depth, coefs, scale, place);
+  if (fd::cpu::small(p.B * p.E * fd::cpu::path_work(p.K))) return fd::cpu::run(p);
+  const py::gil_scoped_release released;
+  fd::cpu::run(p);
+}
+
 // Ask for huge pages under a fresh tensor: touching 256 MiB in pages of 4 KiB costs more than ten steps over it
 void huge_pages(py::handle t) {
 #ifdef MADV_HUGEPAGE
@@ -69,6 +78,8 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.def("fill_", &fill, py::arg("out"), py::arg("rng"), py::arg("draw"), py::arg("stream"),
         py::arg("family"), py::arg("constants") = std::vector<double>(), py::arg("offset") = 0,
         py::arg("strides") = std::vector<int64_t>(), py::arg("symmetric") = 0);
+  m.def("brownian_", &brownian, py::arg("out"), py::arg("rng"), py::arg("at"), py::arg("depth"),
+        py::arg("coefs"), py::arg("scale"));
   m.def("huge_pages", &huge_pages, py::arg("t"));
   m.def("isa", &fd::cpu::isa);
   m.def("isas", &fd::cpu::isas);

@@ -56,6 +56,20 @@ struct Fill {
   Map map;
 };
 
+// Increments of a Brownian path over intervals of a grid of 2^depth cells (core/brownian.h)
+struct Brownian {
+  int64_t B, E, K;       // K increments of every sample
+  void* out[2];          // (K, B, E): increments; areas, null without
+  Dtype out_type;
+  const int64_t* rng;
+  const int64_t* at;     // (K + 1,) boundaries for all samples, or (B, 2): each sample's own interval, K = 1
+  bool own, at_on_host;
+  int depth;
+  const float* coefs;    // rows of three for a clock that is not uniform; null where it is
+  int64_t rows;          // of one walk: the host has one for all increments, a device one for each
+  const float* scale;    // (K or B,), null for none; with areas another row for these
+};
+
 inline int64_t blocks_of(int64_t E) { return (E + 3) / 4; }
 
 }  // namespace fd

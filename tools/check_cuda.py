@@ -98,6 +98,8 @@ def describe(mangled: str) -> tuple[str, tuple[int, ...] | None]:
         return f"{DTYPES[dtype]} {n_in} -> {n_out}{', noise' if noise else ''}", fast
     if m := re.search(r"general_kernelI([fd])Lb(\d)E", mangled):
         return f"general, float{32 if m[1] == 'f' else 64}{', short parts' if m[2] == '1' else ''}", None
+    if m := re.search(r"8brownianILb(\d)E", mangled):
+        return f"brownian{', areas' if m[1] == '1' else ''}", None
     if m := re.search(r"fill_(noise|positions)", mangled):
         return {"noise": "fill", "positions": "fill, mapped"}[m[1]], None
     return mangled, None

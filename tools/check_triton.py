@@ -19,7 +19,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from fastdiff.ops.noise import PARAMETERS
-from fastdiff.ops.triton import linear_step, noise, normal
+from fastdiff.ops.triton import brownian, linear_step, noise, normal
 from fastdiff.ops.triton._launch import OPTIONS
 
 ALIGNED = [["tt.divisibility", 16]]
@@ -70,6 +70,14 @@ def law(family: str, boost: int) -> Any:
     return noise.law_kernel, signature, constants, [(0,), (2,)]
 
 
+def increment(out: str, levy: bool = False, own: bool = False, clock: bool = False) -> Any:
+    signature = {"W_out": f"*{out}", "H_out": f"*{out}", "rng": "*i64", "at": "*i64"}
+    signature |= {k: "*fp32" for k in ("coefs", "scale", "H_scale")}
+    signature |= {"first": "i64", "last": "i64", "depth": "i32", "rows": "i32", "E": "i64", "parts": "i64"}
+    flags = {"LEVY": levy, "IN_MEMORY": own, "OWN": own, "CLOCK": clock, "SCALED": True}
+    return brownian.brownian_kernel, signature, flags | {"BLOCK": 1024}, [(0,), (1,), (11,)]
+
+
 def variants() -> Iterator[tuple[str, Any]]:
     for d in ("fp32", "bf16", "fp16"):
         yield f"step {d} 3 -> 2", step((d,) * 3, d, 2)
@@ -81,6 +89,10 @@ def variants() -> Iterator[tuple[str, Any]]:
     for d in ("fp32", "bf16", "fp16", "fp64"):
         yield f"fill normal {d}", fill(d, True)
         yield f"fill uniform {d}", fill(d, False)
+        yield f"brownian {d}", increment(d)
+    yield "brownian fp32, levy", increment("fp32", levy=True)
+    yield "brownian fp32, own intervals", increment("fp32", own=True)
+    yield "brownian fp32, clock", increment("fp32", clock=True)
     for family in PARAMETERS:
         yield f"law {family}", law(family, 0)
     for family in ("gamma", "multivariate_t"):
@@ -99,7 +111,7 @@ def compiled(variant: Any, capability: int, options: dict[str, Any] = OPTIONS) -
 def faults(ptx: str) -> list[str]:
     found = [what for what, pattern in FORBIDDEN.items() if re.search(pattern, ptx)]
     loads = bool(re.search(r"ld\.global\.(v4\.b32|v2\.b64)", ptx))
-    loads = loads or "fill_kernel" in ptx or "law_kernel" in ptx
+    loads = loads or any(f"{name}_kernel" in ptx for name in ("fill", "law", "brownian"))
     stores = bool(re.search(r"st\.global\.(v4\.b32|v2\.b64)", ptx))
     return found + ["no 128-bit load"] * (not loads) + ["no 128-bit store"] * (not stores)
 

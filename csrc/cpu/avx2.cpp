@@ -1,3 +1,4 @@
 #define FD_ISA avx2
+#include "brownian.inl"
 #include "fill.inl"
 #include "step.inl"

@@ -1,3 +1,4 @@
 #define FD_ISA avx512
+#include "brownian.inl"
 #include "fill.inl"
 #include "step.inl"

@@ -12,6 +12,7 @@
 #include <xmmintrin.h>
 #endif
 #include "kernels.h"
+#include "ladder.h"
 #include "pool.h"
 
 namespace fd::cpu {
@@ -21,21 +22,22 @@ struct Set {
   const char* name;
   void (*step)(const Step&, int64_t, int64_t);
   void (*fill)(const Fill&, int64_t, int64_t);
+  void (*brownian)(const PathJob&, int64_t, int64_t);
 };
 
 std::vector<Set> usable() {  // best last
-  std::vector<Set> sets{{"base", base::step_range, base::fill_range}};
+  std::vector<Set> sets{{"base", base::step_range, base::fill_range, base::brownian_range}};
 #if FASTDIFF_X86
   __builtin_cpu_init();
   const auto all = [](auto... has) { return (has && ...); };
 #define FD_HAS(f) (__builtin_cpu_supports(f) != 0)
   if (!all(FD_HAS("avx2"), FD_HAS("fma"), FD_HAS("bmi"), FD_HAS("bmi2"), FD_HAS("f16c"))) return sets;
-  sets.push_back({"avx2", avx2::step_range, avx2::fill_range});
+  sets.push_back({"avx2", avx2::step_range, avx2::fill_range, avx2::brownian_range});
   if (!all(FD_HAS("avx512f"), FD_HAS("avx512bw"), FD_HAS("avx512cd"), FD_HAS("avx512dq"), FD_HAS("avx512vl")))
     return sets;
-  sets.push_back({"avx512", avx512::step_range, avx512::fill_range});
+  sets.push_back({"avx512", avx512::step_range, avx512::fill_range, avx512::brownian_range});
   if (!FD_HAS("avx512bf16")) return sets;
-  sets.push_back({"avx512-bf16", avx512_bf16::step_range, avx512::fill_range});
+  sets.push_back({"avx512-bf16", avx512_bf16::step_range, avx512::fill_range, avx512::brownian_range});
 #undef FD_HAS
 #endif
   return sets;
@@ -82,34 +84,36 @@ struct Ieee {
 };
 
 constexpr int64_t kChunk = 4096;       // groups: fixed, though no result depends on it
+constexpr int64_t kPathChunk = 512;    // of a path, where each costs as much as ten of the others
 constexpr int64_t kAlone = 64 * 1024;  // elements below which one thread is the quicker
 
 template <class Job>
 struct Task {
   const Job* job;
   void (*range)(const Job&, int64_t, int64_t);
-  int64_t groups;
+  int64_t groups, chunk;
 };
 
 template <class Job>
 void run_chunk(const void* p, int64_t i) {
   const auto& t = *static_cast<const Task<Job>*>(p);
   const Ieee ieee;
-  t.range(*t.job, i * kChunk, std::min(t.groups, (i + 1) * kChunk));
+  t.range(*t.job, i * t.chunk, std::min(t.groups, (i + 1) * t.chunk));
 }
 
 template <class Job>
-void run_all(const Job& job, void (*range)(const Job&, int64_t, int64_t)) {
-  const int64_t groups = job.B * blocks_of(job.E);
+void run_all(const Job& job, int64_t B, int64_t E, void (*range)(const Job&, int64_t, int64_t),
+             int64_t chunk = kChunk, int64_t each = 1) {
+  const int64_t groups = B * blocks_of(E);
   if (groups == 0) return;
   int n = 1;
-  if (!small(job.B * job.E)) n = threads();
+  if (!small(B * E * each)) n = threads();
   if (n == 1) {
     const Ieee ieee;
     return range(job, 0, groups);
   }
-  const Task<Job> task{&job, range, groups};
-  parallel(n, (groups + kChunk - 1) / kChunk, run_chunk<Job>, &task);
+  const Task<Job> task{&job, range, groups, chunk};
+  parallel(n, (groups + chunk - 1) / chunk, run_chunk<Job>, &task);
 }
 
 }  // namespace
@@ -133,6 +137,7 @@ int threads() {
 }
 
 bool small(int64_t elements) { return elements < kAlone; }
+int64_t path_work(int64_t K) { return 8 * K; }
 
 bool past_cache(int64_t bytes) {
   static const int64_t cache = [] {
@@ -145,7 +150,20 @@ bool past_cache(int64_t bytes) {
   return bytes > cache;
 }
 
-void run(const Step& s) { run_all(s, current().load(std::memory_order_relaxed)->step); }
-void run(const Fill& f) { run_all(f, current().load(std::memory_order_relaxed)->fill); }
+void run(const Step& s) { run_all(s, s.B, s.E, current().load(std::memory_order_relaxed)->step); }
+void run(const Fill& f) { run_all(f, f.B, f.E, current().load(std::memory_order_relaxed)->fill); }
+
+void run(const Brownian& p) {
+  if (p.B * p.E == 0) return;
+  Ladder ladder;
+  if (!p.own) {
+    ladder.build(p.at, p.K, p.depth);
+    if (p.coefs && p.rows != ladder.halvings + 1)
+      throw std::invalid_argument("brownian: coefs has " + std::to_string(p.rows) + " rows; these boundaries need " +
+                                  std::to_string(ladder.halvings + 1) + ", the root's and one for each halving");
+  }
+  run_all(PathJob{p, &ladder}, p.B, p.E, current().load(std::memory_order_relaxed)->brownian, kPathChunk,
+          path_work(p.K));
+}
 
 }  // namespace fd::cpu

@@ -14,6 +14,8 @@ int threads();  // what torch.set_num_threads last said on this thread
 
 void run(const Step& s);  // over all groups, on the pool when that pays; needs no GIL
 void run(const Fill& f);
+void run(const Brownian& p);  // std::invalid_argument where the clock's rows are not those of its ladder
+int64_t path_work(int64_t K);    // what an element of K increments costs, in elements of the others
 bool small(int64_t elements);    // too little work to release the GIL or wake a thread
 bool past_cache(int64_t bytes);  // more than the last cache holds
 

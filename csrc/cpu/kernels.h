@@ -8,10 +8,19 @@
 
 namespace fd {
 
+namespace cpu {
+struct Ladder;
+}
+struct PathJob {
+  const Brownian& p;
+  const cpu::Ladder* ladder;  // null where each sample has its own
+};
+
 #define FD_DECLARE(isa)                                        \
   namespace isa {                                              \
   void step_range(const Step& s, int64_t first, int64_t last); \
   void fill_range(const Fill& f, int64_t first, int64_t last); \
+  void brownian_range(const PathJob& p, int64_t first, int64_t last); \
   }
 FD_DECLARE(base)
 FD_DECLARE(avx2)

@@ -14,7 +14,10 @@ struct Column {
   int64_t draw;
   int32_t stream;
   Constants constants = {};
-  Source of(int64_t b) const { return source(rng[3 * b], rng[3 * b + 1], rng[3 * b + 2], draw, stream); }
+  bool absolute = false;  // the draw alone counts, not the sample's draw base
+  Source of(int64_t b) const {
+    return source(rng[3 * b], rng[3 * b + 1], absolute ? 0 : rng[3 * b + 2], draw, stream);
+  }
 };
 
 constexpr Lanes block_order() {
@@ -24,9 +27,20 @@ constexpr Lanes block_order() {
 }
 constexpr Lanes kLanes = block_order();
 
+// Who takes the numbers as they are made: vectors of them in order, `at` counting numbers. The last four may
+// hold fewer than N groups.
+struct Store {
+  float* z;
+  FD_HD void put(int64_t at, F v) const { store(z + at, v); }
+  FD_HD void part(int64_t at, const F (&v)[4], int64_t groups) const {
+    __builtin_memcpy(z + at, v, static_cast<size_t>(groups) * 16);
+  }
+};
+
 // kCount vectors of N groups of one sample, from `block` on, 4 N numbers each
-template <Family kFamily, int kCount>
-FD_HD void draw_vectors(const Constants& constants, W c1, W c2, W c3, W k0, W k1, uint32_t block, float* z) {
+template <Family kFamily, int kCount, class Sink>
+FD_HD void draw_vectors(const Constants& constants, W c1, W c2, W c3, W k0, W k1, uint32_t block, int64_t at,
+                        const Sink& sink) {
   W c[2 * kCount][4];
   for (int v = 0; v < kCount; ++v) {
     const U c0 = kLanes.get() + (block + v * N);
@@ -40,19 +54,21 @@ FD_HD void draw_vectors(const Constants& constants, W c1, W c2, W c3, W k0, W k1
     for (int l = 0; l < 4; ++l) w[l] = Simd::weave(c[2 * v][l], c[2 * v + 1][l]);
     draw4_of<Simd, kFamily>(constants, w, x);
     Simd::blocks4(x, y);
-    for (int r = 0; r < 4; ++r) store(z + (4 * v + r) * N, y[r]);
+    for (int r = 0; r < 4; ++r) sink.put(at + (4 * v + r) * N, y[r]);
   }
 }
 
 // The key is the same in all lanes: its rounds, and half of the first two of the counter's, are worked out
 // ahead of the loop.
-template <Family kFamily>
-void draw_sample(const Constants& constants, const Source& s, uint32_t block, int64_t vectors, float* z) {
+template <Family kFamily, class Sink>
+__attribute__((noinline)) void draw_sample(const Constants& constants, const Source& s, uint32_t block,
+                                           int64_t vectors, int64_t at, const Sink& given) {
+  const Sink sink = given;  // a local one is not reloaded after each store
   const W c1 = Simd::word(s.c1), c2 = Simd::word(s.c2), c3 = Simd::word(s.c3), k0 = Simd::word(s.k0),
           k1 = Simd::word(s.k1);
-  for (; vectors >= kVectors; vectors -= kVectors, z += 4 * N * kVectors, block += N * kVectors)
-    draw_vectors<kFamily, kVectors>(constants, c1, c2, c3, k0, k1, block, z);
-  if (vectors) draw_vectors<kFamily, 1>(constants, c1, c2, c3, k0, k1, block, z);
+  for (; vectors >= kVectors; vectors -= kVectors, at += 4 * N * kVectors, block += N * kVectors)
+    draw_vectors<kFamily, kVectors>(constants, c1, c2, c3, k0, k1, block, at, sink);
+  if (vectors) draw_vectors<kFamily, 1>(constants, c1, c2, c3, k0, k1, block, at, sink);
 }
 
 // N groups from (sample, block) on, across as many samples as it takes; `left` of them are asked for, the
@@ -86,35 +102,42 @@ void draw_across(const Column& column, int64_t sample, int64_t block, int64_t le
   Simd::blocks4(x, out);
 }
 
-// The numbers of groups [first, last), four a group, written from z on: exactly 4 (last - first) of them
-template <Family kFamily = Family::normal>
-void draw_groups(const Column& column, int64_t first, int64_t last, float* z) {
+// The numbers of groups [first, last), four a group
+template <Family kFamily = Family::normal, class Sink>
+void draw_groups(const Column& column, int64_t first, int64_t last, const Sink& sink) {
+  int64_t at = 0;
   int64_t sample = first / column.blocks, block = first % column.blocks;
   while (first < last) {
     const int64_t same = last - first < column.blocks - block ? last - first : column.blocks - block;
     if (const int64_t vectors = same / N; vectors > 0) {
-      draw_sample<kFamily>(column.constants, column.of(sample), static_cast<uint32_t>(block), vectors, z);
+      draw_sample<kFamily>(column.constants, column.of(sample), static_cast<uint32_t>(block), vectors, at, sink);
       first += vectors * N;
       block += vectors * N;
-      z += 4 * N * vectors;
+      at += 4 * N * vectors;
     } else {
       const int64_t left = last - first < N ? last - first : N;
       F out[4];
       draw_across<kFamily>(column, sample, block, left, out);
       if (left == N) {
-        for (int r = 0; r < 4; ++r) store(z + r * N, out[r]);
+        for (int r = 0; r < 4; ++r) sink.put(at + r * N, out[r]);
       } else {
-        __builtin_memcpy(z, out, static_cast<size_t>(left) * 16);
+        sink.part(at, out, left);
       }
       first += left;
       block += left;
-      z += 4 * left;
+      at += 4 * left;
     }
     if (block >= column.blocks) {
       sample += block / column.blocks;
       block %= column.blocks;
     }
   }
+}
+
+// Written from z on: exactly 4 (last - first) numbers
+template <Family kFamily = Family::normal>
+void draw_groups(const Column& column, int64_t first, int64_t last, float* z) {
+  draw_groups<kFamily>(column, first, last, Store{z});
 }
 
 // Elements before group `group`

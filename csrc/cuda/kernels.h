@@ -1,4 +1,4 @@
-// The kernels, all of (Step or Fill, Grid). A file of instances each, compiled side by side.
+// The kernels, all of (Step, Fill or Leg, Grid). A file of instances each, compiled side by side.
 #pragma once
 #include <atomic>
 
@@ -15,5 +15,6 @@ Kernel& fast_f16(int n_in, int n_out, bool noise);
 Kernel& fast_bf16(int n_in, int n_out, bool noise);
 Kernel& general_step(bool wide, bool short_parts);
 Kernel& fill_kernel(bool mapped);
+Kernel& brownian_kernel(bool area);
 
 }  // namespace fd::cuda

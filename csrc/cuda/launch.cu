@@ -97,6 +97,14 @@ void run(const Fill& f, int device, void* stream) {
   launch(fill_kernel(false), static_cast<Fill&>(p.f), p.g, device, stream);
 }
 
+void run(const Brownian& p, int device, void* stream) {
+  if (p.B * p.E == 0) return;
+  for (int64_t k = 0; k < p.K; ++k) {
+    LegPlan l = plan(p, k);
+    launch(brownian_kernel(p.out[1]), l.leg, l.g, device, stream);
+  }
+}
+
 int device_count(std::string& why) {
   int n = 0;
   const cudaError_t e = cudaGetDeviceCount(&n);

@@ -39,6 +39,15 @@ void fill(py::handle out, py::handle rng, py::handle draw, py::handle stream, co
   fd::cuda::run(f, place.index, queue);
 }
 
+void brownian(py::handle out, py::handle rng, py::handle at, py::handle depth, py::handle coefs,
+              py::handle scale) {
+  fd::check::Place place{fd::dl::kCuda, -1};
+  const fd::Brownian p = fd::check::brownian(out, rng, at, depth, coefs, scale, place);
+  void* stream = stream_of(place.index, "brownian");
+  const py::gil_scoped_release released;
+  fd::cuda::run(p, place.index, stream);
+}
+
 std::tuple<int, std::string> device_count() {
   std::string why;
   const int n = fd::cuda::device_count(why);
@@ -57,5 +66,7 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   m.def("fill_", &fill, py::arg("out"), py::arg("rng"), py::arg("draw"), py::arg("stream"),
         py::arg("family"), py::arg("constants") = std::vector<double>(), py::arg("offset") = 0,
         py::arg("strides") = std::vector<int64_t>(), py::arg("symmetric") = 0);
+  m.def("brownian_", &brownian, py::arg("out"), py::arg("rng"), py::arg("at"), py::arg("depth"),
+        py::arg("coefs"), py::arg("scale"));
   m.def("device_count", &device_count, "(number, \"\") or (0, why there is none)");
 }

@@ -60,4 +60,21 @@ FillPlan plan(const Fill& f) {
   return p;
 }
 
+LegPlan plan(const Brownian& p, int64_t k) {
+  LegPlan l{{p, 0, 0, {nullptr, nullptr}}, {}};
+  items(l.g, p.B, blocks_of(p.E));
+  l.g.vectors = p.E % 4 == 0 || p.B == 1;
+  for (int kind = 0; kind < 2; ++kind) {
+    if (!p.out[kind]) continue;
+    void* out = static_cast<char*>(p.out[kind]) + k * p.B * p.E * width_of(p.out_type);
+    l.leg.p.out[kind] = out;
+    l.g.vectors = l.g.vectors && aligned(out, vector_of_four(p.out_type));
+    if (p.scale) l.leg.scale[kind] = p.scale + k + kind * (p.own ? p.B : p.K);
+  }
+  if (p.at_on_host) l.leg.from = p.at[k], l.leg.to = p.at[k + 1];
+  l.leg.p.at = p.at_on_host ? nullptr : p.own ? p.at : p.at + k;
+  if (p.coefs) l.leg.p.coefs = p.coefs + k * p.rows * 3;
+  return l;
+}
+
 }  // namespace fd::cuda

@@ -29,7 +29,19 @@ struct FillPlan {
   bool mapped;  // each number from a block of its own
 };
 
+// One increment of a call on a Brownian path
+struct Leg {
+  Brownian p;           // its own outputs, interval (in memory, or null) and rows of coefs
+  int64_t from, to;     // the interval where p.at is null
+  const float* scale[2];
+};
+struct LegPlan {
+  Leg leg;
+  Grid g;
+};
+
 StepPlan plan(const Step& s);
 FillPlan plan(const Fill& f);
+LegPlan plan(const Brownian& p, int64_t k);
 
 }  // namespace fd::cuda

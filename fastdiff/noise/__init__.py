@@ -1,6 +1,7 @@
-"""Counter-based noise: who draws (seeds), for what (streams), and from which law."""
+"""Counter-based noise: who draws (seeds), for what (streams), from which law."""
 
 from . import streams
+from .brownian_path import BrownianPath
 from .consistent_noise import ConsistentNoise
 from .families import (
     bernoulli,
@@ -23,6 +24,7 @@ from .simulators import fractional_brownian, ou, scaled_brownian
 
 __all__ = [
     "RBF",
+    "BrownianPath",
     "ConsistentNoise",
     "Exponential",
     "GaussianField",

@@ -1,8 +1,9 @@
 """Kernels as torch operators: torch.ops.fastdiff.*, and the same with docstrings and a choice of backend."""
 
 from ._backends import usable as backends
+from .brownian import brownian
 from .linear_step import linear_step, linear_step_
 from .noise import noise
 from .normal import normal, uniform
 
-__all__ = ["backends", "linear_step", "linear_step_", "noise", "normal", "uniform"]
+__all__ = ["backends", "brownian", "linear_step", "linear_step_", "noise", "normal", "uniform"]

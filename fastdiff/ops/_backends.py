@@ -6,7 +6,8 @@
     triton      CUDA tensors, when triton is installed; by name also CPU tensors under TRITON_INTERPRET=1
 
 All give the same bits. None means the first of cpu, cuda, triton, reference that serves the tensors' device;
-a backend asked for by name runs or raises. Each has the same kernels (`linear_step_`, `fill_`), called alike.
+a backend asked for by name runs or raises. Each has the same kernels (`linear_step_`, `fill_`, `brownian_`),
+called alike.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ for _module in (_C, _cuda):
         _admit(_module)
 
 
-_CPU = {name: getattr(_C, name) for name in ("linear_step_", "fill_")}
+_CPU = {name: getattr(_C, name) for name in ("linear_step_", "fill_", "brownian_")}
 
 
 def _interpreted() -> bool:

@@ -16,6 +16,7 @@ from ._library import alive
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 MAX_IN, MAX_OUT, MAX_NOISE = 12, 4, 4
+MAX_DEPTH = 30  # of a Brownian tree: node numbers are 32 bits of the counter
 MAX_ELEMENTS = 2**34  # of one sample: the counter has 32 bits for a quarter of them
 
 
@@ -260,3 +261,87 @@ def fill(call: str, shape: Sequence[int], rng: Any, draw: Any, stream: Any, dtyp
     few_elements(call, "shape", shape[1:])
     draw_stream(call, draw, stream)
     output_dtype(call, dtype)
+
+
+def brownian(
+    call: str,
+    shape: Sequence[int],
+    rng: Any,
+    at: Any,
+    depth: Any,
+    levy: Any,
+    coefs: Any,
+    scale: Any,
+    dtype: Any,
+) -> int:
+    """All that increments of a Brownian path require; their number K."""
+    if len(shape) < 1:
+        say(call, "shape", "is ()", "(B, *): the first dimension counts the samples")
+    if any(n < 0 for n in shape):
+        say(call, "shape", f"is {tuple(shape)}", "sizes of at least 0")
+    rng_tensor(call, rng, shape[0], None)
+    few_elements(call, "shape", shape[1:])
+    output_dtype(call, dtype)
+    if isinstance(depth, bool) or not hasattr(depth, "__index__"):
+        raise TypeError(f"{call}: depth must be an int, got {depth!r}")
+    if not 1 <= depth <= MAX_DEPTH:
+        say(call, "depth", f"is {depth}", f"1 .. {MAX_DEPTH}")
+    if not isinstance(levy, bool):
+        raise TypeError(f"{call}: levy must be a bool, got {levy!r}")
+
+    tensor(call, "at", at)
+    own = at.dim() == 2
+    if at.dtype != torch.int64:
+        say(call, "at", f"is {at.dtype}", f"int64, cells of a grid of 2^{depth}")
+    if (tuple(at.shape) != (shape[0], 2)) if own else (at.dim() != 1 or at.shape[0] < 2):
+        say(
+            call,
+            "at",
+            f"has shape {tuple(at.shape)}",
+            f"(K + 1,) boundaries, K >= 1, or ({shape[0]}, 2): an interval for each sample",
+        )
+    if at.device != rng.device and (own or at.device.type != "cpu"):
+        say(call, "at", f"is on {at.device}", f"rng is on {rng.device}; boundaries may be on the CPU too")
+    if values(at) and at.numel():
+        first, last = (at[:, 0], at[:, 1]) if own else (at[:-1], at[1:])
+        wrong = (first < 0) | (last > 2**depth) | ((first > last) if own else (first >= last))
+        if wrong.any():
+            k = int(wrong.nonzero()[0])
+            say(
+                call,
+                "at",
+                f"holds the interval {int(first[k])} .. {int(last[k])}",
+                f"0 <= from {'<=' if own else '<'} to <= 2^{depth}",
+            )
+    K = 1 if own else at.shape[0] - 1
+
+    if coefs is not None:
+        tensor(call, "coefs", coefs)
+        if levy:
+            say(call, "coefs", "are given with levy", "areas need the uniform clock")
+        if own:
+            say(call, "coefs", "are given with (B, 2) intervals", "another clock needs shared boundaries")
+        if coefs.dtype != torch.float32 or coefs.dim() != 2 or coefs.shape[1] != 3:
+            say(
+                call,
+                "coefs",
+                f"is {coefs.dtype} {tuple(coefs.shape)}",
+                "float32 (n, 3): left share, right share, deviation, from noise._clock.coefficients",
+            )
+        if coefs.device != rng.device:
+            say(call, "coefs", f"is on {coefs.device}", f"must be on rng's device {rng.device}")
+        if K > 1 and at.device.type != "cpu":
+            say(call, "at", f"is on {at.device}", "many increments of another clock need it on the CPU")
+    if scale is not None:
+        tensor(call, "scale", scale)
+        lead = (2,) if levy else ()
+        if scale.dtype != torch.float32 or tuple(scale.shape) != (*lead, shape[0] if own else K):
+            say(
+                call,
+                "scale",
+                f"is {scale.dtype} {tuple(scale.shape)}",
+                f"float32 {(*lead, shape[0] if own else K)}",
+            )
+        if scale.device != rng.device:
+            say(call, "scale", f"is on {scale.device}", f"must be on rng's device {rng.device}")
+    return K

@@ -4,6 +4,7 @@
     normal        xi: Philox4x32-10 words, Box-Muller with fixed polynomials
     uniform       odd multiples of 2^-24
     the others    by one word, two words or rejection: noise.py
+    brownian      increments of a path by halving nodes of a tree
 
 Arithmetic is float32 (float64 for linear steps on float64): multiply, add and square root, each rounded to
 nearest, no fused multiply-add. Integers are uint32 carried in int64. Tensors may lie on any device.
@@ -12,6 +13,7 @@ nearest, no fused multiply-add. Integers are uint32 carried in int64. Tensors ma
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -290,6 +292,97 @@ def fill_(
     e, some = elements(shape, offset, strides, symmetric, out.device)
     z = law(rng, e, draw, stream, family, constants)
     out.copy_(torch.where(some, z, 0.0).reshape(out.shape))
+
+
+# ---- Brownian increments: pieces of a path are (cells, V), cells (B,) and V (1 or 2, B, *) = W and H-bar
+
+
+def _halved(V: Tensor, rng: Tensor, node: Tensor, level: int, row: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The halves of a node of 2^-level. row: left share, right share, deviation of another clock."""
+    L, key = 2.0**-level, torch.stack([rng[:, 0], rng[:, 1], node], 1)
+    z = normal(key, V.shape[2:], 0, 16)
+    if len(V) == 1:
+        b = z * (L**0.5 / 2) if row is None else row[2] * z
+        return (V * 0.5 + b, V * 0.5 - b) if row is None else (row[0] * V + b, row[1] * V - b)
+    W, H = V
+    z, q = z * (L**0.5 / 4), normal(key, V.shape[2:], 0, 17) * (L / 12) ** 0.5
+    b = H * (1.5 / L) + z
+    e, k = H * 0.125 - z * (L / 4), q * (L / 4)
+    return torch.stack([W * 0.5 + b, e + k]), torch.stack([W * 0.5 - b, e - k])
+
+
+def _pick(condition: Tensor, p: Any, r: Any) -> Any:
+    c = condition.view(-1, *[1] * (p[1].dim() - 2))
+    return torch.where(condition, p[0], r[0]), torch.where(c, p[1], r[1])
+
+
+def _joined(p: Any, r: Any, depth: int) -> Any:
+    """Two pieces in the order of time (Chen's relation); either may be empty."""
+    V = p[1] + r[1]
+    if len(V) == 2:
+        d1, d2 = (n.float().view(-1, *[1] * (V.dim() - 2)) * 2.0**-depth for n in (p[0], r[0]))
+        V = torch.stack([V[0], V[1] + 0.5 * (d2 * p[1][0] - d1 * r[1][0])])
+    return _pick(p[0] == 0, r, _pick(r[0] == 0, p, (p[0] + r[0], V)))
+
+
+def _increment(rng: Tensor, root: Tensor, i: Tensor, j: Tensor, depth: int, coefs: Tensor | None) -> Tensor:
+    """The piece over [i, j), i < j (B,) each: a walk to either end, summed from the node they part in."""
+    N, levels = 1 << depth, torch.arange(depth, device=i.device)[:, None]
+    split = depth - ((i ^ j - 1) >> levels > 0).sum(0)  # the level of the smallest node that holds both
+    whole = j - i == N >> split
+    sums, rows = [], torch.zeros_like(i)  # rows: halvings on the way to i; those to j follow in coefs
+    for end, cell, is_first in ((i, i, True), (j, j - 1, False)):
+        here, going = root, torch.ones_like(whole)
+        total = torch.zeros_like(i), torch.zeros_like(root)
+
+        def add(where: Tensor, cells: int, V: Tensor) -> None:
+            nonlocal total
+            piece = torch.full_like(i, cells), V
+            more = _joined(piece, total, depth) if is_first else _joined(total, piece, depth)  # noqa: B023
+            total = _pick(where, more, total)
+
+        for level in range(depth + 1):
+            size, below = N >> level, level > split
+            stop = going & (end % size == 0) & below | going & whole & (level == split)
+            add(stop, size, here)
+            going = going & ~stop
+            if level == depth:
+                break
+            row = None
+            if coefs is not None:
+                at = torch.where(below & (not is_first), rows + level - split, level + 1)[0]
+                row = coefs[at.clamp(max=len(coefs) - 1)]
+            rows = rows + (going & is_first)
+            left, right = _halved(here, rng, (N + cell) >> depth - level, level, row)
+            turn = (cell >> depth - level - 1 & 1).bool()
+            passed = _pick(turn, (i, left), (i, right))[1]
+            add(going & below & (turn != is_first), size // 2, passed)
+            here = _pick(turn, (i, right), (i, left))[1]
+        sums.append(total)
+    return _pick(whole, sums[0], _joined(sums[0], sums[1], depth))[1]
+
+
+def brownian_(
+    out: Sequence[Tensor], rng: Tensor, at: Tensor, depth: int, coefs: Tensor | None, scale: Tensor | None
+) -> None:
+    """The kernel behind `brownian`; coefs (K, rows, 3): each increment's own."""
+    (K, B, *shape), start = out[0].shape, torch.stack([rng[:, 0], rng[:, 1], torch.zeros_like(rng[:, 0])], 1)
+    for k in range(K):
+        i, j = (at if at.dim() == 2 else at[k : k + 2].to(rng.device).expand(B, 2)).unbind(1)
+        root = [normal(start, shape, 0, 16) * (1.0 if coefs is None else coefs[k, 0, 2])]
+        if len(out) == 2:
+            root.append(normal(start, shape, 0, 17) * 12**-0.5)
+        good, empty = (0 <= i) & (i <= j) & (j <= 1 << depth), i == j
+        one = torch.where(good & ~empty, i, 0), torch.where(good & ~empty, j, 1)
+        V = _increment(rng, torch.stack(root), *one, depth, None if coefs is None else coefs[k])
+        for h, (v, o) in enumerate(zip(V, out, strict=True)):
+            if scale is not None:
+                a = (scale if scale.dim() == 1 else scale[h])[
+                    slice(None) if at.dim() == 2 else slice(k, k + 1)
+                ]
+                v = v * a.view(-1, *[1] * len(shape))
+            c = [1] * len(shape)
+            o[k] = torch.where(good.view(-1, *c), torch.where(empty.view(-1, *c), 0.0, v), torch.nan)
 
 
 # ---- the linear step

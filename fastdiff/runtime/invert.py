@@ -61,6 +61,7 @@ def invert(
 
     Of `edict`, `bdia` and `reversible-heun` the result is a Pair, exact to rounding; the way back is
     `fd.sample(denoiser, pair.x, solver=key, second="second", consts={"second": pair.second}, times=times)`.
+    Their states are float32 or float64; a network in half precision gets its x by the Denoiser's x_dtype.
     A Pair as x0 (of `carry`) brings the second tensor at the data; from x0 alone it is made.
 
     Raises ValueError or TypeError before anything runs.
@@ -76,6 +77,11 @@ def invert(
     reversible = isinstance(made, Reversible)
     if reversible and iterations:
         raise ValueError(f"{made.key} is inverted exactly: leave iterations at 0")
+    if reversible and x.dtype in (torch.float16, torch.bfloat16):
+        raise ValueError(
+            f"the states of {made.key} must be float32 or float64 to come back, got {x.dtype}; cast x0, and "
+            f"give the Denoiser x_dtype={x.dtype} if the network wants it"
+        )
     if second is not None and not reversible:
         raise ValueError(f"{made.key} has one state: x0 must be a tensor, got a Pair")
     if reversible:

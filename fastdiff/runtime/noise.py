@@ -25,7 +25,9 @@ from torch import Tensor
 from ..core.plan import Plan
 from ..core.process import Process
 from ..core.recorder import Span
+from ..noise._clock import coefficients
 from ..noise.streams import column_stream
+from ..ops.brownian import brownian
 from ..ops.normal import normal
 
 EDGE = 16.0  # |lambda| at the ends of the tree; sigma / alpha from 1e-7 to 1e7
@@ -60,8 +62,6 @@ class Walk:
     """The increments of a plan, cut into pieces that are drawn together. Host data, one for each plan."""
 
     def __init__(self, plan: Plan, process: Process):
-        from ..noise._clock import coefficients
-
         walked, kept, clocks = np.inf, [], []
         for key, span in draws_of(plan).items():
             if span is None or span[0] > walked:
@@ -78,6 +78,7 @@ class Walk:
         measure = _measure(process, clocks[0], self.depth) if clocks else None
         self.pieces: list[tuple[Tensor, Tensor, Tensor]] = []
         self.where: dict[Key, tuple[int, int]] = {}
+        self.held: dict[tuple[torch.device, int], tuple[Tensor, Tensor]] = {}  # of the pieces, on devices
         for first in range(0, len(kept), TOGETHER):
             some = kept[first : first + TOGETHER]
             bounds = sorted({at[t] for _, *pair in some for t in pair})
@@ -88,9 +89,11 @@ class Walk:
 
     def draw(self, piece: int, like: Tensor, rng: Tensor, backend: str | None) -> Tensor:
         """The increments of a piece, (K, B, *) float32."""
-        from ..ops.brownian import brownian
-
-        at, coefs, scale = (t.to(rng.device) for t in self.pieces[piece])
+        at, coefs, scale = self.pieces[piece]
+        if rng.device.type != "cpu":
+            if (rng.device, piece) not in self.held:  # at the first run, which no capture records
+                self.held[rng.device, piece] = coefs.to(rng.device), scale.to(rng.device)
+            coefs, scale = self.held[rng.device, piece]
         return brownian(like.shape, rng, at, self.depth, coefs=coefs, scale=scale, backend=backend)[0]
 
 
@@ -166,8 +169,10 @@ def _measure(process: Process, clock: float | str, depth: int) -> Callable[[Any,
         return np.where(cell == 0, low, np.where(cell == 2**depth, high, x))
 
     def of_time(a: Any, b: Any) -> Any:
-        at = [np.asarray(process.time_of(lam(c, -EDGE, EDGE)), dtype=np.float64) for c in (a, b)]
-        return np.where(a == 0, process.t_max, at[0]) - np.where(b == 2**depth, process.t_zero, at[1])
+        a, b = (lam(c, -EDGE, EDGE) for c in (a, b))
+        s, t = (np.maximum(process.time_of(v), process.t_zero) for v in (a, b))
+        s = np.where(a == -EDGE, np.maximum(s, process.t_max), s)
+        return s - t + 1e-12 * (b - a)  # where the process ends, no cell is without measure
 
     if clock == "t":
         return of_time

@@ -4,7 +4,8 @@ They serve CUDA tensors where the package was built without a CUDA compiler. Und
 take CPU tensors.
 """
 
+from .brownian import brownian_
 from .linear_step import linear_step_
 from .noise import fill_
 
-__all__ = ["fill_", "linear_step_"]
+__all__ = ["brownian_", "fill_", "linear_step_"]

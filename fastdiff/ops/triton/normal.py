@@ -82,9 +82,16 @@ def box_muller(w0, w1):
 @triton.jit
 def draws(rng, b, start, draw, stream, NORMAL: tl.constexpr, BLOCK: tl.constexpr):
     """BLOCK numbers of sample b from element `start`, a multiple of 4, on."""
-    seed, sample, base = tl.load(rng + 3 * b), tl.load(rng + 3 * b + 1), tl.load(rng + 3 * b + 2)
+    base = tl.load(rng + 3 * b + 2)
+    return absolute(rng, b, start, base + draw, stream, NORMAL, BLOCK)
+
+
+@triton.jit
+def absolute(rng, b, start, draw, stream, NORMAL: tl.constexpr, BLOCK: tl.constexpr):
+    """The same for a draw that is not counted from the sample's draw base."""
+    seed, sample = tl.load(rng + 3 * b), tl.load(rng + 3 * b + 1)
     c0 = (start // 4 + tl.arange(0, BLOCK // 4)).to(tl.uint32)
-    c1 = (base + draw).to(tl.uint32)
+    c1 = draw.to(tl.uint32)
     c3 = (stream.to(tl.int64) << 24 | ((sample >> 32) & 0xFFFFFF)).to(tl.uint32)
     # scalars take the shape of the blocks here, where every backend of Triton agrees on their type
     zero = c0 ^ c0
