@@ -43,6 +43,7 @@ class Solver:
     source: ClassVar[str] = ""  # the paper
     corrects: ClassVar[int] = 0  # orders that a corrector gains over the predictor's
     stochastic: bool = False
+    equal_steps: ClassVar[bool] = False  # has its order where steps are equal in tau, 2 on other grids
     linear: bool = True  # False where a step asks an operator (`p.call`)
     order: Any = 1  # of the ODE method with exact history; weak order of an SDE method
     memory: ClassVar[int] = 0  # entries of `past` that a step of order q wants beyond q - 1

@@ -25,6 +25,7 @@ from ._slope import along
 @dataclass(frozen=True)
 class GHVB(Straight, Multistep):
     key = "ghvb"
+    equal_steps = True
     memory = 1
     source = "Wizadwongsa et al. 2023, arXiv:2307.11118"
     orders, startups = (1.0, 1.5, 2.5, 3.5, 4.5), ("ramp",)  # type: ignore[assignment]

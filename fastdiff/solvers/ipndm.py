@@ -21,6 +21,7 @@ from ._adams import MIXTURES, Adams
 @dataclass(frozen=True)
 class IPNDM(Adams):
     key = "ipndm"
+    equal_steps = True
     source = "Zhang & Chen 2022, arXiv:2204.13902"
     startups = ("ramp",)
 

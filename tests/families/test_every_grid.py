@@ -1,4 +1,5 @@
 """Every grid on disk: promises that all keep, the published formulas, and other people's numbers."""
+
 import math
 
 import numpy as np
@@ -22,6 +23,7 @@ def rho(process, times):
 
 # the formulas, each in plain loops on EDM(0.002, 80), where time is sigma / alpha; N steps, final="zero"
 
+
 def spread(N, f):
     return [f(i / (N - 1)) if N > 1 else f(0.0) for i in range(N)] + [0.0]
 
@@ -40,8 +42,12 @@ def log_uniform(N, power=1.0):
 
 def vp_sigmas(N, bd=19.9, b=0.1, eps=1e-3):
     first = 2 * math.log1p(80**2) / (b + math.sqrt(b * b + 2 * bd * math.log1p(80**2)))  # where it reaches 80
-    return spread(N, lambda u: math.sqrt(math.expm1(bd * (first + u * (eps - first)) ** 2 / 2
-                                                    + b * (first + u * (eps - first)))))
+    return spread(
+        N,
+        lambda u: math.sqrt(
+            math.expm1(bd * (first + u * (eps - first)) ** 2 / 2 + b * (first + u * (eps - first)))
+        ),
+    )
 
 
 def laplace(N, mu=0.0, b=0.5):
@@ -80,11 +86,14 @@ FORMULAS = {
     "laplace": [({}, laplace), ({"mu": 0.5, "beta": 0.3}, lambda N: laplace(N, 0.5, 0.3))],
     "tan": [({}, tan), ({"std": 2.0}, lambda N: tan(N, 2.0))],
     "klub-gauss": [({}, klub_gauss), ({"std": 2.0}, lambda N: klub_gauss(N, 2.0))],
-    "shift": [({}, shift), ({"shift": 0.5}, lambda N: shift(N, 0.5)),
-              ({"mu": 0.8}, lambda N: shift(N, math.exp(0.8))),
-              ({"tokens": 4096}, lambda N: shift(N, math.exp(1.15))),
-              ({"tokens": 256}, lambda N: shift(N, math.exp(0.5))),
-              ({"power": 1.5}, lambda N: shift(N, 3.0, 1.5))],
+    "shift": [
+        ({}, shift),
+        ({"shift": 0.5}, lambda N: shift(N, 0.5)),
+        ({"mu": 0.8}, lambda N: shift(N, math.exp(0.8))),
+        ({"tokens": 4096}, lambda N: shift(N, math.exp(1.15))),
+        ({"tokens": 256}, lambda N: shift(N, math.exp(0.5))),
+        ({"power": 1.5}, lambda N: shift(N, 3.0, 1.5)),
+    ],
 }
 CASES = [(key, options, formula) for key, rows in FORMULAS.items() for options, formula in rows]
 
@@ -195,6 +204,7 @@ def test_clamped_laplace_levels_are_spread():
 
 # optimality of the two grids for Gaussian data
 
+
 def euler_scale(sigma, c):
     """Euler on the probability flow of N(0, c^2) multiplies the exact scale by the cosines of the angle
     steps."""
@@ -221,6 +231,7 @@ def test_tan_is_the_best_for_euler_on_gaussian_data():
 
 def test_klub_gauss_has_the_least_bound():
     """The bounds of four grids at c = 0.5, 10 steps from 80 to 0.002."""
+
     def levels(key):
         return grids.make(key).times(P.EDM(), 10, "sigma_min")
 
@@ -231,9 +242,9 @@ def test_klub_gauss_has_the_least_bound():
 
 # other people's code
 
+
 def k_diffusion_sampling():
-    """k_diffusion/sampling.py by its path: the package's own __init__ imports training code we do not need.
-    """
+    """k_diffusion/sampling.py by its path: the package's own __init__ imports training code we do not need."""
     import importlib.util
     import sys
     import types
@@ -246,8 +257,12 @@ def k_diffusion_sampling():
     package.utils = types.ModuleType("k_diffusion_alone.utils")
     solver = types.ModuleType("torchdiffeq")
     solver.odeint = None
-    stubs = {"k_diffusion_alone": package, "k_diffusion_alone.utils": package.utils,
-             "torchdiffeq": solver, "torchsde": types.ModuleType("torchsde")}
+    stubs = {
+        "k_diffusion_alone": package,
+        "k_diffusion_alone.utils": package.utils,
+        "torchdiffeq": solver,
+        "torchsde": types.ModuleType("torchsde"),
+    }
     pytest.importorskip("scipy")
     pytest.importorskip("tqdm")
     with pytest.MonkeyPatch.context() as patch:
@@ -264,10 +279,12 @@ def k_diffusion_sampling():
 def test_levels_are_those_of_k_diffusion(steps):
     theirs = k_diffusion_sampling()
     edm, ends = P.EDM(0.002, 80.0), (0.002, 80.0)
-    pairs = [("karras", {}, theirs.get_sigmas_karras(steps, *ends)),
-             ("karras", {"rho": 5}, theirs.get_sigmas_karras(steps, *ends, rho=5.0)),
-             ("exponential", {}, theirs.get_sigmas_exponential(steps, *ends)),
-             ("polyexponential", {"rho": 1.7}, theirs.get_sigmas_polyexponential(steps, *ends, rho=1.7))]
+    pairs = [
+        ("karras", {}, theirs.get_sigmas_karras(steps, *ends)),
+        ("karras", {"rho": 5}, theirs.get_sigmas_karras(steps, *ends, rho=5.0)),
+        ("exponential", {}, theirs.get_sigmas_exponential(steps, *ends)),
+        ("polyexponential", {"rho": 1.7}, theirs.get_sigmas_polyexponential(steps, *ends, rho=1.7)),
+    ]
     for key, options, sigmas in pairs:
         assert grids.make(key, **options).times(edm, steps) == pytest.approx(sigmas.numpy(), rel=2e-5), key
     sigmas = theirs.get_sigmas_vp(steps).numpy()  # on VP, whose last level is 0.0107; theirs has no expm1
@@ -332,9 +349,11 @@ def test_shift_is_that_of_diffusers():
 def test_ays_tables():
     """Ten steps are the published levels; they are those of diffusers; other counts interpolate log sigma."""
     process, svd = P.DiscreteVP.scaled_linear(), P.EDM(0.002, 700.0)
-    published = {"sd15": [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152],
-                 "sdxl": [14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113],
-                 "svd": [700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034]}
+    published = {
+        "sd15": [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152],
+        "sdxl": [14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113],
+        "svd": [700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034],
+    }
     for table, levels in published.items():
         p = svd if table == "svd" else process
         times = grids.make("ays", table=table).times(p, 10)
@@ -358,24 +377,28 @@ def test_ays_tables_are_those_of_diffusers():
 
 # errors
 
-@pytest.mark.parametrize("key, options, message", [
-    ("karras", {"rho": 0.0}, "Karras: need rho > 0, got rho=0.0"),
-    ("karras", {"sigma_min": 5.0, "sigma_max": 1.0}, "sigma_max, got sigma_min=5.0, sigma_max=1.0"),
-    ("exponential", {"sigma_min": 0.0}, "0 < sigma_min"),
-    ("polyexponential", {"rho": -1}, "rho > 0"),
-    ("power-t", {"power": 0}, "power > 0"),
-    ("logsnr", {"eps": 0}, "0 < eps < 1"),
-    ("vp-sigmas", {"eps": 2}, "0 < eps < 1"),
-    ("vp-sigmas", {"beta_min": 0}, "beta_min > 0"),
-    ("laplace", {"beta": 0}, "beta > 0"),
-    ("tan", {"std": 0}, "std > 0"),
-    ("klub-gauss", {"std": -1}, "std > 0"),
-    ("shift", {"shift": 0}, "shift > 0"),
-    ("shift", {"mu": 1, "tokens": 256}, "mu or tokens, not both"),
-    ("ays", {"table": "sd21"}, "unknown table of grid 'ays' 'sd21'; did you mean"),
-    ("leading", {"train_steps": 0}, "train_steps must be a positive int"),
-    ("karras", {"roh": 7}, "did you mean 'rho'"),
-])
+
+@pytest.mark.parametrize(
+    "key, options, message",
+    [
+        ("karras", {"rho": 0.0}, "Karras: need rho > 0, got rho=0.0"),
+        ("karras", {"sigma_min": 5.0, "sigma_max": 1.0}, "sigma_max, got sigma_min=5.0, sigma_max=1.0"),
+        ("exponential", {"sigma_min": 0.0}, "0 < sigma_min"),
+        ("polyexponential", {"rho": -1}, "rho > 0"),
+        ("power-t", {"power": 0}, "power > 0"),
+        ("logsnr", {"eps": 0}, "0 < eps < 1"),
+        ("vp-sigmas", {"eps": 2}, "0 < eps < 1"),
+        ("vp-sigmas", {"beta_min": 0}, "beta_min > 0"),
+        ("laplace", {"beta": 0}, "beta > 0"),
+        ("tan", {"std": 0}, "std > 0"),
+        ("klub-gauss", {"std": -1}, "std > 0"),
+        ("shift", {"shift": 0}, "shift > 0"),
+        ("shift", {"mu": 1, "tokens": 256}, "mu or tokens, not both"),
+        ("ays", {"table": "sd21"}, "unknown table of grid 'ays' 'sd21'; did you mean"),
+        ("leading", {"train_steps": 0}, "train_steps must be a positive int"),
+        ("karras", {"roh": 7}, "did you mean 'rho'"),
+    ],
+)
 def test_wrong_options(key, options, message):
     with pytest.raises(ValueError, match=message):
         grids.make(key, **options)
@@ -411,14 +434,17 @@ def test_grids_by_name():
         G.Karas  # noqa: B018
 
 
-@pytest.mark.parametrize("times, message", [
-    ([1.0], "at least 2 times"),
-    ([[1.0, 0.5]], "at least 2 times"),
-    ([1.0, math.nan, 0.0], "has a NaN at index 1"),
-    ([1.0, 0.5, 0.5], r"times\[1\] = 0.5 and times\[2\] = 0.5"),
-    ([2.0, 0.5], r"must lie in \[0, 1\] for VP"),
-    ([1.0, -0.5], r"must lie in \[0, 1\] for VP"),
-])
+@pytest.mark.parametrize(
+    "times, message",
+    [
+        ([1.0], "at least 2 times"),
+        ([[1.0, 0.5]], "at least 2 times"),
+        ([1.0, math.nan, 0.0], "has a NaN at index 1"),
+        ([1.0, 0.5, 0.5], r"times\[1\] = 0.5 and times\[2\] = 0.5"),
+        ([2.0, 0.5], r"must lie in \[0, 1\] for VP"),
+        ([1.0, -0.5], r"must lie in \[0, 1\] for VP"),
+    ],
+)
 def test_times_are_checked(times, message):
     with pytest.raises(ValueError, match=message):
         check_times(times, P.VP())

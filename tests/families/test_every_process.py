@@ -1,5 +1,6 @@
 """Every process on disk against its paper's formula in 60 digits; a new process file needs one line in
 REFERENCES."""
+
 import math
 import pickle
 from dataclasses import FrozenInstanceError, fields, replace
@@ -20,6 +21,7 @@ KEYS = processes.names()
 
 
 # (alpha, sigma) as the papers write them: the many digits make up for every cancellation
+
 
 def vp(t, b0=0.1, b1=20.0):
     alpha = mp.exp(-(t * t * (mp.mpf(b1 - b0)) / 4 + t * mp.mpf(b0) / 2))
@@ -108,8 +110,10 @@ def linear_theta(t):
 
 def irsde(t, steps=100, s_inf=50 / 255, eps=0.005):
     """Sums of theta_1 .. theta_i, and straight lines between."""
-    c = [mp.cos((j / mp.mpf(steps + 2) + mp.mpf(0.008)) / (1 + mp.mpf(0.008)) * mp.pi / 2) ** 2
-         for j in range(steps + 2)]
+    c = [
+        mp.cos((j / mp.mpf(steps + 2) + mp.mpf(0.008)) / (1 + mp.mpf(0.008)) * mp.pi / 2) ** 2
+        for j in range(steps + 2)
+    ]
     theta = [1 - v / c[0] for v in c[2:]]
     n = int(mp.ceil(t * steps))
     grown = sum(theta[: n - 1], mp.mpf(0)) + (t * steps - (n - 1)) * theta[n - 1]
@@ -222,8 +226,11 @@ def test_sde_identities(process, exact):
         assert process.f(t) == pytest.approx(float(f), rel=1e-12 * loss, abs=1e-15), t
         assert process.g2(t) == pytest.approx(float(g2), rel=1e-12 * loss), t
         assert process.dlam(t) == pytest.approx(float(-g2 / (2 * variance)), rel=1e-12 * loss), t
-        assert process.lam(t) == pytest.approx(float(mp.log(exact(mp.mpf(t))[0] / exact(mp.mpf(t))[1])),
-                                               rel=1e-14, abs=2e-15 * (loss + cancelled(process, t))), t
+        assert process.lam(t) == pytest.approx(
+            float(mp.log(exact(mp.mpf(t))[0] / exact(mp.mpf(t))[1])),
+            rel=1e-14,
+            abs=2e-15 * (loss + cancelled(process, t)),
+        ), t
 
 
 @every_smooth
@@ -390,40 +397,43 @@ def test_numbers_of_any_make_are_the_same_process():
     assert P.VP() != P.SubVP()
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda: P.VP(0.0), "0 < beta_min <= beta_max, got beta_min=0.0, beta_max=20.0"),
-    (lambda: P.VP(5.0, 1.0), "0 < beta_min <= beta_max"),
-    (lambda: P.SubVP(beta_max=math.inf), "beta_max must be finite, got inf"),
-    (lambda: P.VE(1.0, 1.0), "0 < sigma_min < sigma_max"),
-    (lambda: P.EDM(sigma_data=0.0), "sigma_data > 0"),
-    (lambda: P.EDM(sigma_min=-1.0), "0 < sigma_min < sigma_max"),
-    (lambda: P.VPCosine(-0.1), "s >= 0"),
-    (lambda: P.VPSigmoid(3.0, -3.0), "start < end"),
-    (lambda: P.VPSigmoid(temperature=0.0), "temperature > 0"),
-    (lambda: P.VPSigmoid(floor=1.0), "0 <= floor < 1"),
-    (lambda: P.ZeroTerminalSNR(P.VE()), "ZeroTerminalSNR: need alpha"),
-    (lambda: P.ZeroTerminalSNR(P.SubVP()), "ZeroTerminalSNR: need alpha"),
-    (lambda: P.DiscreteVP([0.9, 0.95]), "fall strictly"),
-    (lambda: P.DiscreteVP([1.0, 0.5]), "fall strictly"),
-    (lambda: P.DiscreteVP([0.9]), "at least 2 numbers"),
-    (lambda: P.DiscreteVP([0.9, math.nan]), "fall strictly"),
-    (lambda: P.DiscreteVP(betas=[0.1, 1.5]), "betas must lie in"),
-    (lambda: P.DiscreteVP([0.9, 0.5], [0.1, 0.2]), "not both"),
-    (lambda: P.DiscreteVP(betas="scaled_linear"), "did you mean 'scaled-linear'"),
-    (lambda: P.DiscreteVP(interpolate="log_sigma"), "unknown interpolation"),
-    (lambda: P.DiscreteVP([0.9, 0.5], indices=[1]), "1 indices for 2 steps"),
-    (lambda: P.MeanReverting(eps=0.0), "0 < eps < 1, got eps=0.0"),
-    (lambda: P.MeanReverting(s_inf=0.0), "s_inf > 0"),
-    (lambda: P.MeanReverting(schedule="cosin"), "did you mean 'cosine'"),
-    (lambda: P.MeanReverting(steps=1), "steps must be an int of at least 2, got 1"),
-    (lambda: P.OUVE(-0.1), "theta >= 0"),
-    (lambda: P.OUVE(sigma_max=0.01), "0 < sigma_min < sigma_max"),
-    (lambda: P.DiffusionBridge(P.OUVE()), "has a const of its own"),
-    (lambda: P.DiffusionBridge(P.FlowMatching()), "alpha.t_max. > 0 of the base"),
-    (lambda: P.DiscreteVP().respace("ddim999"), "no integer stride"),
-    (lambda: P.DiscreteVP().respace("10,x"), 'expected "10,15,20"'),
-    (lambda: P.DiscreteVP().respace([900, 1]), "section 0 has 500 steps"),
-])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: P.VP(0.0), "0 < beta_min <= beta_max, got beta_min=0.0, beta_max=20.0"),
+        (lambda: P.VP(5.0, 1.0), "0 < beta_min <= beta_max"),
+        (lambda: P.SubVP(beta_max=math.inf), "beta_max must be finite, got inf"),
+        (lambda: P.VE(1.0, 1.0), "0 < sigma_min < sigma_max"),
+        (lambda: P.EDM(sigma_data=0.0), "sigma_data > 0"),
+        (lambda: P.EDM(sigma_min=-1.0), "0 < sigma_min < sigma_max"),
+        (lambda: P.VPCosine(-0.1), "s >= 0"),
+        (lambda: P.VPSigmoid(3.0, -3.0), "start < end"),
+        (lambda: P.VPSigmoid(temperature=0.0), "temperature > 0"),
+        (lambda: P.VPSigmoid(floor=1.0), "0 <= floor < 1"),
+        (lambda: P.ZeroTerminalSNR(P.VE()), "ZeroTerminalSNR: need alpha"),
+        (lambda: P.ZeroTerminalSNR(P.SubVP()), "ZeroTerminalSNR: need alpha"),
+        (lambda: P.DiscreteVP([0.9, 0.95]), "fall strictly"),
+        (lambda: P.DiscreteVP([1.0, 0.5]), "fall strictly"),
+        (lambda: P.DiscreteVP([0.9]), "at least 2 numbers"),
+        (lambda: P.DiscreteVP([0.9, math.nan]), "fall strictly"),
+        (lambda: P.DiscreteVP(betas=[0.1, 1.5]), "betas must lie in"),
+        (lambda: P.DiscreteVP([0.9, 0.5], [0.1, 0.2]), "not both"),
+        (lambda: P.DiscreteVP(betas="scaled_linear"), "did you mean 'scaled-linear'"),
+        (lambda: P.DiscreteVP(interpolate="log_sigma"), "unknown interpolation"),
+        (lambda: P.DiscreteVP([0.9, 0.5], indices=[1]), "1 indices for 2 steps"),
+        (lambda: P.MeanReverting(eps=0.0), "0 < eps < 1, got eps=0.0"),
+        (lambda: P.MeanReverting(s_inf=0.0), "s_inf > 0"),
+        (lambda: P.MeanReverting(schedule="cosin"), "did you mean 'cosine'"),
+        (lambda: P.MeanReverting(steps=1), "steps must be an int of at least 2, got 1"),
+        (lambda: P.OUVE(-0.1), "theta >= 0"),
+        (lambda: P.OUVE(sigma_max=0.01), "0 < sigma_min < sigma_max"),
+        (lambda: P.DiffusionBridge(P.OUVE()), "has a const of its own"),
+        (lambda: P.DiffusionBridge(P.FlowMatching()), "alpha.t_max. > 0 of the base"),
+        (lambda: P.DiscreteVP().respace("ddim999"), "no integer stride"),
+        (lambda: P.DiscreteVP().respace("10,x"), 'expected "10,15,20"'),
+        (lambda: P.DiscreteVP().respace([900, 1]), "section 0 has 500 steps"),
+    ],
+)
 def test_wrong_parameters(make, message):
     with pytest.raises(ValueError, match=message):
         make()
@@ -451,6 +461,7 @@ def test_processes_by_name():
 
 
 # discrete processes
+
 
 def test_knots_are_exact():
     table = ddpm_table()
@@ -551,8 +562,11 @@ def load_k_diffusion(name):
         pytest.skip("k-diffusion is not installed")
     package = types.ModuleType("k_diffusion_alone")
     package.__path__ = list(found.submodule_search_locations)
-    stubs = {"k_diffusion_alone": package, "k_diffusion_alone.utils": types.ModuleType("utils"),
-             "k_diffusion_alone.sampling": types.ModuleType("sampling")}
+    stubs = {
+        "k_diffusion_alone": package,
+        "k_diffusion_alone.utils": types.ModuleType("utils"),
+        "k_diffusion_alone.sampling": types.ModuleType("sampling"),
+    }
     package.utils, package.sampling = stubs["k_diffusion_alone.utils"], stubs["k_diffusion_alone.sampling"]
     with pytest.MonkeyPatch.context() as patch:
         for key, module in stubs.items():
@@ -595,6 +609,7 @@ def test_model_index():
 
 def test_published_sigmoid_clip():
     """The paper clips abar at 1e-9; ours never differs by more."""
+
     def S(x):
         return 1 / (1 + np.exp(-x))
 

@@ -113,7 +113,7 @@ def test_em_of_a_flow_is_the_rectified_sde() -> None:
 
 @pytest.mark.parametrize("process", processes.names())
 def test_ancestral_is_the_posterior(process: str) -> None:
-    """"small" and "large" are those of ddpm wherever alpha > 0; "auto" is small on VE kinds, where it is
+    """ "small" and "large" are those of ddpm wherever alpha > 0; "auto" is small on VE kinds, where it is
     euler-a, and large elsewhere."""
     made = processes.make(process)
     times = fd.grid(made.default_grid, made, steps=8, final="sigma_min")[1:]

@@ -92,9 +92,7 @@ def test_kdiffusion(sampling: Any, process: Process, name: str, theirs: Any, key
 
 @on_both
 @pytest.mark.parametrize("nfe", [1, 2, 3, 10, 11, 12])
-def test_dpm_fast(
-    sampling: Any, monkeypatch: pytest.MonkeyPatch, process: Process, nfe: int
-) -> None:
+def test_dpm_fast(sampling: Any, monkeypatch: pytest.MonkeyPatch, process: Process, nfe: int) -> None:
     """Their steps are uniform in lambda, and a step of order q is q equal steps of ours."""
     orders = [3] * (nfe // 3 - 1) + [2, 1] if nfe % 3 == 0 else [3] * (nfe // 3) + [nfe % 3]
     ends = np.linspace(-math.log(80), -math.log(0.02), len(orders) + 1)
@@ -166,8 +164,12 @@ def test_sa_solver(
 ) -> None:
     """Their rules of two nodes are always the simplified ones: legacy."""
     s = make(
-        "SASolverScheduler", 12, predictor_order=predictor, corrector_order=corrector,
-        tau_func=lambda t: tau, **BETAS,
+        "SASolverScheduler",
+        12,
+        predictor_order=predictor,
+        corrector_order=corrector,
+        tau_func=lambda t: tau,
+        **BETAS,
     )
     s = doubled(s)
     inject(s, monkeypatch)
