@@ -1,6 +1,7 @@
 // A checked call, as every backend gets it: plain addresses and numbers, nothing of Python, nothing of torch.
 #pragma once
 #include <cstdint>
+#include "core/error_norm.h"
 #include "core/linear_step.h"
 #include "core/normal.h"
 #include "core/types.h"
@@ -38,6 +39,25 @@ struct Fill {
   int64_t draw;
   int32_t stream;
   Family family;
+};
+
+// core/error_norm.h has the formula
+struct Norm {
+  int n_in;
+  int64_t B, E;
+  const void* in[kMaxIn];
+  Dtype in_type[kMaxIn];
+  const void* a;  // what the allowed error is measured by
+  const void* b;  // may be a
+  Dtype a_type, b_type;
+  const void* C;   // coefficients of `in`, (n_in) for each sample
+  bool C_wide;     // C holds float64
+  int64_t C_step;  // from one sample's coefficients to the next: n_in or 0
+  double atol, rtol;
+  bool wide;     // the arithmetic of elements is float64
+  bool largest;  // max norm, else rms
+  double* work;  // (B, chunks_of(E))
+  float* out;    // (B)
 };
 
 inline int64_t blocks_of(int64_t E) { return (E + 3) / 4; }

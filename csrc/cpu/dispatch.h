@@ -14,6 +14,7 @@ int threads();  // what torch.set_num_threads last said on this thread
 
 void run(const Step& s);  // over all groups, on the pool when that pays; needs no GIL
 void run(const Fill& f);
+void run(const Norm& n);
 bool small(int64_t elements);    // too little work to release the GIL or wake a thread
 bool past_cache(int64_t bytes);  // more than the last cache holds
 

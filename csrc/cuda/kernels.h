@@ -1,4 +1,4 @@
-// The kernels, all of (Step or Fill, Grid). A file of instances each, compiled side by side.
+// The kernels, all of (Step or Fill, Grid); those of a norm of (Norm, chunks, all of them). A file of instances each, compiled side by side.
 #pragma once
 #include <atomic>
 
@@ -15,5 +15,7 @@ Kernel& fast_f16(int n_in, int n_out, bool noise);
 Kernel& fast_bf16(int n_in, int n_out, bool noise);
 Kernel& general_step(bool wide, bool short_parts);
 Kernel& fill_kernel();
+Kernel& norm_kernel(bool wide, bool largest);
+Kernel& norm_finish(bool largest);
 
 }  // namespace fd::cuda

@@ -9,6 +9,7 @@ namespace fd::cuda {
 // graph can record it. std::runtime_error when CUDA refuses.
 void run(const Step& s, int device, void* stream);
 void run(const Fill& f, int device, void* stream);
+void run(const Norm& n, int device, void* stream);
 
 int device_count(std::string& why);  // 0, and why, where there is no driver
 

@@ -1,7 +1,8 @@
 """Kernels as torch operators: torch.ops.fastdiff.*, and the same with docstrings and a choice of backend."""
 
 from ._backends import usable as backends
+from .error_norm import error_norm
 from .linear_step import linear_step, linear_step_
 from .normal import normal, uniform
 
-__all__ = ["backends", "linear_step", "linear_step_", "normal", "uniform"]
+__all__ = ["backends", "error_norm", "linear_step", "linear_step_", "normal", "uniform"]

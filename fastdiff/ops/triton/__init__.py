@@ -4,7 +4,8 @@ They serve CUDA tensors where the package was built without a CUDA compiler. Und
 take CPU tensors.
 """
 
+from .error_norm import error_norm_
 from .linear_step import linear_step_
 from .normal import fill_
 
-__all__ = ["fill_", "linear_step_"]
+__all__ = ["error_norm_", "fill_", "linear_step_"]
