@@ -43,6 +43,7 @@ class Solver:
     corrects: ClassVar[int] = 0  # orders that a corrector gains over the predictor's
     stochastic: bool = False
     order: Any = 1  # of the ODE method with exact history; weak order of an SDE method
+    adaptive: bool = False  # it chooses its steps while it runs, see fastdiff.core.adaptive
     memory: ClassVar[int] = 0  # entries of `past` that a step of order q wants beyond q - 1
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -1,6 +1,6 @@
 """error_norm: how large the error of a step is against what is allowed, for each sample.
 
-    e = sum_i C[.., i] E_i          q = e / max(atol, rtol max(|a|, |b|))          out = sqrt(mean q^2) or max |q|
+    e = sum_i C[.., i] E_i      q = e / max(atol, rtol max(|a|, |b|))      out = sqrt(mean q^2) or max |q|
 
 e and q are rounded as a linear step is (float32; float64 where a tensor is float64). q^2 and its sums are
 float64, in a binary tree over the sample's elements whose shape depends on their number alone: the same bits
@@ -114,7 +114,8 @@ def _vmap(n: int, dims: Any, a: Any) -> Any:
 
 
 _op = Op(
-    "error_norm(Tensor[] E, Tensor a, Tensor? b, float atol, float rtol, Tensor? C=None, str norm='rms') -> Tensor",
+    "error_norm(Tensor[] E, Tensor a, Tensor? b, float atol, float rtol, Tensor? C=None, str norm='rms')"
+    " -> Tensor",
     run=_run,
     fake=_fake,
     refuse=_refuse_derivative,

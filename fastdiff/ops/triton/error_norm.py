@@ -60,9 +60,9 @@ def chunk_kernel(
     wide: tl.constexpr = C.dtype.element_ty
     pid = tl.program_id(0).to(tl.int64)
     sample, start = pid // chunks, (pid % chunks) * BLOCK
-    l = start + tl.arange(0, BLOCK)
-    inside = l < E
-    at = sample * E + l
+    k = start + tl.arange(0, BLOCK)
+    inside = k < E
+    at = sample * E + k
     e = tl.zeros((BLOCK,), wide)
     for i in tl.static_range(N_IN):
         c = tl.load(C + sample * C_step + i)
