@@ -219,10 +219,10 @@ class Run:
             self.low = _pick(accepted, low, self.low)
         for count, by in zip(self.own, (active * calls, accepted, active & ~accepted), strict=True):
             count += by
-        # who is done stays where its last step began: there every coefficient is finite
+        # who is done, or past help, stays where its last step began: there every coefficient is finite
         self.done = self.done | accepted & (to >= self.v_end)
         self.v = torch.where(accepted & ~self.done, to, self.v)
-        self.h = torch.where(self.done, self.h, h)
+        self.h = torch.where(self.done | (self.fault != 0), self.h, h)
 
     def look(self) -> None:
         """The host looks: faults are raised, and who is done leaves."""
