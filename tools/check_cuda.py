@@ -175,7 +175,7 @@ def main() -> int:
     for fault in faults:
         print(f"check_cuda: {fault}", file=sys.stderr)
     if not faults:
-        print(f"{len(kernels)} kernels for {args.arch}: no spills, nothing fused but inside roots and quotients,")
+        print(f"{len(kernels)} kernels for {args.arch}: no spills, fused inside roots and quotients only,")
         print("vectors of 16 bytes where all tensors have one type")
     return 1 if faults else 0
 

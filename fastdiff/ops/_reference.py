@@ -227,11 +227,11 @@ def error_norm_(
         out.zero_()
         return
     rows = [t.to(dtype).reshape(out.shape[0], n) for t in (*E, a, b)]
-    e = None
+    e = torch.zeros_like(rows[0])
     for i, t in enumerate(rows[:-2]):
         c = C[..., i].to(dtype).reshape(-1, 1)
         p = torch.where(c == 0, 0.0, c * t)
-        e = p if e is None else e + p
+        e = e + p if i else p
     bound = torch.full_like(rows[-1], rtol) * _larger(rows[-2].abs(), rows[-1].abs())
     bound = _larger(bound, torch.full_like(bound, atol))
     q = torch.where((e == 0) & (bound == 0), 0.0, e / bound).double()

@@ -80,9 +80,8 @@ class Attempt:
 
     def model(self, row: Row, node: Node, kind: str | None = None) -> Row:
         run, process = self.run, self.run.process
-        kind = run.solver.predicts if kind is None else kind
         predicts = run.denoiser.predicts
-        p, q = convert(predicts, kind, node, check=False)
+        p, q = convert(predicts, kind or run.solver.predicts, node, check=False)
         kept = run.kept if not self.outputs and row is self.start else None
         if kept is None:
             seen = row if self.const is None else row + process.offset(node.t) * self.const

@@ -30,7 +30,6 @@ class GGF(Adaptive):
     source = "Jolicoeur-Martineau et al. 2021, arXiv:2105.14080"
     stochastic = True
     order = 1
-    exponent = 0.9
     measured_by = "low"
 
     rtol: float = 0.02
@@ -38,6 +37,10 @@ class GGF(Adaptive):
     h_init: float = 0.01
     variant: Literal["improved-euler", "lamba"] = "improved-euler"
     legacy: bool = False
+
+    @property
+    def exponent(self) -> float:
+        return 0.9
 
     def coordinate(self, n: Node) -> float:
         return -float(n.t)

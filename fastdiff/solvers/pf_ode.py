@@ -8,7 +8,7 @@
 method "euler" 1, "midpoint" 2, "heun" 2, "bosh3" 3, "rk4" 4: its order, and its calls a step. The last step
 to sigma = 0 takes one call. Straight and "euler" is `euler`, straight and "heun" is `heun`.
 
-rtol or atol makes the steps adaptive, by the pairs of `_embedded` in the angle atan(sigma / alpha): methods
+rtol or atol makes the steps adaptive, by the pairs in the angle atan(sigma / alpha): methods
 "heun21", "bosh3", "dopri5", "tsit5"; all but "bosh3" are adaptive always, to 1e-5 if not told. One tolerance
 given stands for both.
 
@@ -18,59 +18,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from math import atan2
 from typing import Any, Literal
 
-from ..core.adaptive import Adaptive
 from ..core.math import plain
 from ..core.process import Node
 from ..core.solver import Past
-from ._embedded import PAIRS, attempt, node_at
+from ._embedded import Embedded
 from ._slope import at_tau
-
-Tableau = tuple[tuple[tuple[Fraction, ...], ...], tuple[Fraction, ...]]  # rows a_ij below the diagonal; b
-
-
-def _tableau(*rows: str) -> Tableau:
-    *a, b = (tuple(map(Fraction, row.split())) for row in rows)
-    return ((), *a), b
-
-
-TABLEAUS = {
-    "euler": _tableau("1"),
-    "midpoint": _tableau("1/2", "0 1"),
-    "heun": _tableau("1", "1/2 1/2"),
-    "bosh3": _tableau("1/2", "0 3/4", "2/9 1/3 4/9"),
-    "rk4": _tableau("1/2", "0 1/2", "0 0 1", "1/6 1/3 1/3 1/6"),
-}
-ORDERS = {"euler": 1, "midpoint": 2, "heun": 2, "bosh3": 3, "rk4": 4}
+from ._tableaus import ORDERS, PAIRS, TABLEAUS
 
 
 @dataclass(frozen=True)
-class PFODE(Adaptive):
+class PFODE(Embedded):
     key = "pf-ode"
     predicts = "flow"
     source = "Song et al. 2021, arXiv:2011.13456"
 
-    rtol: float | None = None  # type: ignore[assignment]
-    atol: float | None = None  # type: ignore[assignment]
     method: Literal["euler", "midpoint", "heun", "bosh3", "rk4", "heun21", "dopri5", "tsit5"] = "heun"
     coordinates: Literal["straight", "time"] = "straight"
 
     def __post_init__(self) -> None:
-        given = next((v for v in (self.rtol, self.atol) if v is not None), None)
-        if given is not None and self.method not in PAIRS:
-            raise ValueError(
-                f"solver 'pf-ode': rtol and atol go with method {', '.join(PAIRS)}, got {self.method!r}"
-            )
-        if self.adaptive and self.coordinates != "straight":
-            raise ValueError(
-                f"solver 'pf-ode': adaptive steps go by the angle, got coordinates={self.coordinates!r}"
-            )
-        for name in ("rtol", "atol"):
-            if self.adaptive and getattr(self, name) is None:
-                object.__setattr__(self, name, 1e-5 if given is None else given)
         super().__post_init__()
+        if self.adaptive and self.coordinates != "straight":
+            raise ValueError(f"solver 'pf-ode': coordinates={self.coordinates!r}; pairs step in the angle")
 
     @property
     def adaptive(self) -> bool:  # type: ignore[override]
@@ -79,19 +49,6 @@ class PFODE(Adaptive):
     @property
     def order(self) -> int:  # type: ignore[override]
         return PAIRS[self.method].order if self.adaptive else ORDERS[self.method]
-
-    @property
-    def reuses_last(self) -> bool:
-        return PAIRS[self.method].last_is_first
-
-    def coordinate(self, n: Node) -> float:
-        return -atan2(float(n.sigma), float(n.alpha))
-
-    def node(self, clock: Any, v: Any) -> Node:
-        return node_at(clock, -v)
-
-    def attempt(self, p: Any, s: Node, t: Node) -> tuple[Any, Any]:
-        return attempt(PAIRS[self.method], p, s, t)
 
     def step(self, p: Any, s: Node, t: Node, past: Past) -> Past:
         a, b = TABLEAUS[self.method]

@@ -16,6 +16,7 @@ from fastdiff.core.solver import solvers
 from fastdiff.runtime import motion
 from fastdiff.runtime.adaptive import AdaptiveSampler
 from fastdiff.runtime.clock import Clock
+from fastdiff.solvers._tableaus import PAIRS
 from fastdiff.testing import GaussianMixture, gaussian_flow, pf_ode
 
 VP = fd.processes.VP()
@@ -373,8 +374,8 @@ def test_what_is_wrong_is_said(name: str) -> None:
 
 def test_what_is_wrong_with_pf_ode_is_said() -> None:
     for given, words in (
-        ({"method": "rk4", "rtol": 1e-3}, "rtol and atol go with method"),
-        ({"method": "dopri5", "coordinates": "time"}, "adaptive steps go by the angle"),
+        ({"method": "rk4", "rtol": 1e-3}, "rtol and atol go with heun21"),
+        ({"method": "dopri5", "coordinates": "time"}, "pairs step in the angle"),
     ):
         with pytest.raises(ValueError, match=words):
             fd.sample(denoiser(), X, solver="pf-ode", **given)
@@ -418,3 +419,21 @@ def test_an_empty_batch_and_mixed_dtypes(nets: Any) -> None:
         y = fd.sample(other, x, solver="dpm-adaptive", rtol=1e-3, atol=1e-3)
         assert y.dtype == torch.float32
         torch.testing.assert_close(y, plain, rtol=close, atol=close)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_pairs_are_consistent(name: str) -> None:
+    """sum b_i c_i^k = 1 / (k + 1) up to the order, the same with the errors is 0 up to one less; and the trees
+    sum b_i a_ij c_j^k = 1 / ((k + 1) (k + 2)); to 1e-13, since one table is given in 16 digits."""
+    pair = PAIRS[name]
+    n = len(pair.b)
+    a = np.zeros((n, n))
+    for i, row in enumerate(pair.a):
+        a[i, : len(row)] = row
+    b, e, c = np.array(pair.b), np.array(pair.e), a.sum(1)
+    for k in range(pair.order):
+        assert b @ c**k == pytest.approx(1 / (k + 1), abs=1e-13)
+        assert e @ c**k == pytest.approx(0 if k < pair.order - 1 else e @ c**k, abs=1e-13)
+        if 1 <= k < pair.order - 1:
+            assert b @ a @ c**k == pytest.approx(1 / ((k + 1) * (k + 2)), abs=1e-13)
+    assert abs(e @ c ** (pair.order - 1)) > 1e-5  # so the error is seen
