@@ -30,7 +30,7 @@ class Embedded(Adaptive):
         given = next((v for v in (self.rtol, self.atol) if v is not None), None)
         if given is not None and self.method not in PAIRS:
             known = ", ".join(PAIRS)
-            raise ValueError(f"solver {self.key!r}: rtol and atol go with {known}, got method={self.method!r}")
+            raise ValueError(f"solver {self.key!r}: rtol, atol go with {known}, got method={self.method!r}")
         for name in ("rtol", "atol") if self.adaptive else ():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, 1e-5 if given is None else given)

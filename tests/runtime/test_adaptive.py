@@ -374,7 +374,7 @@ def test_what_is_wrong_is_said(name: str) -> None:
 
 def test_what_is_wrong_with_pf_ode_is_said() -> None:
     for given, words in (
-        ({"method": "rk4", "rtol": 1e-3}, "rtol and atol go with heun21"),
+        ({"method": "rk4", "rtol": 1e-3}, "rtol, atol go with heun21"),
         ({"method": "dopri5", "coordinates": "time"}, "pairs step in the angle"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -423,8 +423,8 @@ def test_an_empty_batch_and_mixed_dtypes(nets: Any) -> None:
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_pairs_are_consistent(name: str) -> None:
-    """sum b_i c_i^k = 1 / (k + 1) up to the order, the same with the errors is 0 up to one less; and the trees
-    sum b_i a_ij c_j^k = 1 / ((k + 1) (k + 2)); to 1e-13, since one table is given in 16 digits."""
+    """sum b_i c_i^k = 1 / (k + 1) up to the order, the same with the errors is 0 up to one less; and the
+    trees sum b_i a_ij c_j^k = 1 / ((k + 1) (k + 2)); to 1e-13, since one table is given in 16 digits."""
     pair = PAIRS[name]
     n = len(pair.b)
     a = np.zeros((n, n))
