@@ -174,9 +174,81 @@ Step step(py::handle T, py::handle A, py::handle index, py::handle rng, py::hand
   return s;
 }
 
+namespace {
+
+constexpr const char* kFill = "fill";
+struct Law {
+  const char* name;
+  Family family;
+  size_t constants;
+};
+constexpr Law kLaws[] = {{"normal", Family::normal, 0},
+                         {"uniform", Family::uniform, 0},
+                         {"exponential", Family::exponential, 0},
+                         {"gumbel", Family::gumbel, 0},
+                         {"bernoulli", Family::bernoulli, 1},
+                         {"laplace", Family::laplace, 0},
+                         {"bimodal", Family::bimodal, 2},
+                         {"multivariate_t", Family::multivariate_t, 4},
+                         {"rademacher", Family::rademacher, 0},
+                         {"student_t", Family::student_t, 2},
+                         {"gamma", Family::gamma, 5}};
+
+void law(Fill& f, const std::string& family, const std::vector<double>& constants) {
+  std::string known;
+  for (const Law& l : kLaws) {
+    if (family != l.name) {
+      known += std::string(known.empty() ? "" : ", ") + l.name;
+      continue;
+    }
+    if (constants.size() != l.constants)
+      refuse({kFill, "constants"}, "are " + std::to_string(constants.size()) + "; " + family + " needs " +
+                                       std::to_string(l.constants));
+    f.family = l.family, f.constants = {};
+    for (size_t i = 0; i < constants.size(); ++i) f.constants.f[i] = static_cast<float>(constants[i]);
+    if (f.family == Family::bernoulli) {  // how many of the 2^32 words are a one
+      if (!(constants[0] >= 0 && constants[0] <= 0x1p32))
+        refuse({kFill, "constants"}, "hold " + std::to_string(constants[0]) + "; bernoulli needs 0 .. 2^32");
+      const auto ones = static_cast<uint64_t>(constants[0]);
+      f.constants.f[0] = ones ? 1.0f : 0.0f, f.constants.last = ones ? static_cast<uint32_t>(ones - 1) : 0;
+    }
+    return;
+  }
+  refuse({kFill, "family"}, "is '" + family + "'; there are " + known);
+}
+
+// The map of the samples of y, and that it stays inside what the counter can count
+void map(Fill& f, const View& y, int64_t offset, const std::vector<int64_t>& strides, int64_t symmetric) {
+  Map& m = f.map;
+  m = {strides.empty() && !offset && !symmetric, offset, {1, 1, 1, 1}, {0, 0, 0, 0}, symmetric};
+  const int n = static_cast<int>(strides.size());
+  if (!n) m.size[kMapDims - 1] = f.E, m.stride[kMapDims - 1] = 1;
+  if (n && (n != y.ndim - 1 || n > kMapDims))
+    refuse({kFill, "strides"}, "are " + std::to_string(n) + " numbers for an out of " + dl::shape_of(y) +
+                                   "; need one for each dimension of a sample, at most 4");
+  for (int d = 0; d < n; ++d) m.size[kMapDims - n + d] = y.shape[d + 1], m.stride[kMapDims - n + d] = strides[d];
+  int64_t least = offset, most = offset;
+  for (int d = 0; d < kMapDims; ++d) {
+    constexpr int64_t kFar = int64_t(1) << 62;  // nothing overflows before it is refused
+    const int64_t steps = std::max<int64_t>(m.size[d] - 1, 0);
+    int64_t far;
+    if (__builtin_mul_overflow(steps, m.stride[d], &far) || far > kFar || far < -kFar ||
+        __builtin_add_overflow(far < 0 ? least : most, far, far < 0 ? &least : &most))
+      least = -1;
+  }
+  const int64_t limit = std::min(kMaxElements, int64_t(1) << (32 + block_shift(f.family)));
+  if (f.B && f.E && (least < 0 || most >= limit))
+    refuse({kFill, "offset and strides"}, "leave 0 .. " + std::to_string(limit) + " - 1, the elements that " +
+                                              "have numbers");
+  if (symmetric < 0 || symmetric >= int64_t(1) << 31)
+    refuse({kFill, "symmetric"}, "is " + std::to_string(symmetric) + "; need 0 or the number of rows");
+}
+
+}  // namespace
+
 Fill fill(py::handle out, py::handle rng, py::handle draw, py::handle stream, const std::string& family,
-          Place& place) {
-  constexpr const char* kFill = "fill";
+          const std::vector<double>& constants, int64_t offset, const std::vector<int64_t>& strides,
+          int64_t symmetric, Place& place) {
   Fill f;
   const Where w{kFill, "out"}, r{kFill, "rng"};
   const View y = dl::view(out, w), k = dl::view(rng, r);
@@ -197,9 +269,8 @@ Fill fill(py::handle out, py::handle rng, py::handle draw, py::handle stream, co
   const int64_t s = dl::integer(stream, {kFill, "stream"});
   if (s < 0 || s > 255) refuse({kFill, "stream"}, "is " + std::to_string(s) + "; need 0 .. 255");
   f.stream = static_cast<int32_t>(s);
-  if (family == "normal") f.family = Family::normal;
-  else if (family == "uniform") f.family = Family::uniform;
-  else refuse({kFill, "family"}, "is '" + family + "'; there are normal and uniform");
+  law(f, family, constants);
+  map(f, y, offset, strides, symmetric);
   return f;
 }
 

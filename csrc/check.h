@@ -2,6 +2,7 @@
 // said as std::invalid_argument (ValueError) that names the call, the argument, what came and what is
 // allowed.
 #pragma once
+#include <vector>
 #include "dl.h"
 #include "step.h"
 
@@ -23,6 +24,7 @@ Step step(py::handle T, py::handle A, py::handle index, py::handle rng, py::hand
 Norm norm(py::handle in, py::handle C, py::handle a, py::handle b, double atol, double rtol,
           const std::string& kind, py::handle work, py::handle out, Place& place);
 Fill fill(py::handle out, py::handle rng, py::handle draw, py::handle stream, const std::string& family,
-          Place& place);
+          const std::vector<double>& constants, int64_t offset, const std::vector<int64_t>& strides,
+          int64_t symmetric, Place& place);
 
 }  // namespace fd::check

@@ -30,9 +30,12 @@ void linear_step(py::handle T, py::handle A, py::handle index, py::handle rng, p
   fd::run_call(s);
 }
 
-void fill(py::handle out, py::handle rng, py::handle draw, py::handle stream, const std::string& family) {
+void fill(py::handle out, py::handle rng, py::handle draw, py::handle stream, const std::string& family,
+          const std::vector<double>& constants, int64_t offset, const std::vector<int64_t>& strides,
+          int64_t symmetric) {
   fd::check::Place place{fd::dl::kCpu, 0};
-  const fd::Fill f = fd::check::fill(out, rng, draw, stream, family, place);
+  const fd::Fill f =
+      fd::check::fill(out, rng, draw, stream, family, constants, offset, strides, symmetric, place);
   if (fd::cpu::small(f.B * f.E)) return fd::cpu::run(f);
   const py::gil_scoped_release released;
   fd::cpu::run(f);
@@ -73,7 +76,8 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.def("linear_step_", &linear_step, py::arg("T"), py::arg("A"), py::arg("index"), py::arg("rng"),
         py::arg("draws"), py::arg("streams"), py::arg("out"));
   m.def("fill_", &fill, py::arg("out"), py::arg("rng"), py::arg("draw"), py::arg("stream"),
-        py::arg("family"));
+        py::arg("family"), py::arg("constants") = std::vector<double>(), py::arg("offset") = 0,
+        py::arg("strides") = std::vector<int64_t>(), py::arg("symmetric") = 0);
   m.def("error_norm_", &error_norm, py::arg("E"), py::arg("C"), py::arg("a"), py::arg("b"), py::arg("atol"),
         py::arg("rtol"), py::arg("norm"), py::arg("work"), py::arg("out"));
   m.def("huge_pages", &huge_pages, py::arg("t"));

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include "core/error_norm.h"
+#include "core/families.h"
 #include "core/linear_step.h"
 #include "core/normal.h"
 #include "core/types.h"
@@ -31,6 +32,19 @@ struct Step {
   bool past_cache;  // more than the last cache holds: stores may go round it
 };
 
+// From a position (i0, i1, i2, i3) of a sample to the element whose number stands there
+constexpr int kMapDims = 4;
+struct Map {
+  bool identity;  // the position's own row-major index
+  int64_t offset, size[kMapDims], stride[kMapDims];
+  int64_t symmetric;  // n: (i, j) of the last two dimensions, n by n, takes the number of (min, max); 0 if i == j
+};
+
+// The element whose number element e, at (i, j) of n x n, takes; -1: none, the number is 0
+FD_HD int64_t mirrored(int64_t n, int64_t e, int64_t i, int64_t j) {
+  return i == j ? -1 : i < j ? e : e + (j - i) * (n - 1);
+}
+
 struct Fill {
   int64_t B, E;
   void* out;
@@ -39,6 +53,8 @@ struct Fill {
   int64_t draw;
   int32_t stream;
   Family family;
+  Constants constants;
+  Map map;
 };
 
 // core/error_norm.h has the formula

@@ -1,7 +1,7 @@
 """fastdiff: everything around the network in diffusion, flow and SDE models, as fused kernels for PyTorch."""
 import torch as _torch  # noqa: F401 - first: the compiled module shares torch's OpenMP runtime
 
-from . import grids, guidance, noise, ops, processes, solvers
+from . import grids, guidance, noise, ops, processes, solvers, tune
 from ._version import __version__
 from .core.errors import NonFinite
 from .core.hook import Hook
@@ -18,5 +18,5 @@ from .runtime.state import State, Trajectory
 __all__ = [
     "AdaptiveSampler", "Denoiser", "Hook", "NonFinite", "Plan", "Sampler", "Seeds", "State", "Trajectory",
     "__version__", "gather", "grid", "grids", "guidance", "noise", "ops", "plan", "processes", "sample",
-    "solvers",
+    "solvers", "tune",
 ]

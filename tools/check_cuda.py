@@ -102,7 +102,9 @@ def describe(mangled: str) -> tuple[str, tuple[int, ...] | None]:
     if m := re.search(r"norm_(chunk|end)I([fd])?Lb(\d)E", mangled):
         kind = f", float{32 if m[2] == 'f' else 64}" if m[2] else ", end"
         return f"norm, {'max' if m[3] == '1' else 'rms'}{kind}", None
-    return ("fill" if "fill_noise" in mangled else mangled), None
+    if m := re.search(r"fill_(noise|positions)", mangled):
+        return {"noise": "fill", "positions": "fill, mapped"}[m[1]], None
+    return mangled, None
 
 
 def read(binary: str, file: Path, arch: str) -> list[Kernel]:

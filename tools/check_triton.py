@@ -18,7 +18,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from fastdiff.ops.triton import error_norm, linear_step, normal
+from fastdiff.ops.noise import PARAMETERS
+from fastdiff.ops.triton import error_norm, linear_step, noise, normal
 from fastdiff.ops.triton._launch import OPTIONS
 
 ALIGNED = [["tt.divisibility", 16]]
@@ -68,6 +69,21 @@ def norm_end(largest: bool) -> Any:
     return error_norm.end_kernel, signature, {"LARGEST": largest, "BLOCK": 1024, "LEVELS": 10}, []
 
 
+def law(family: str, boost: int) -> Any:
+    signature: dict[str, Any] = {"out": "*fp32", "rng": "*i64"}
+    signature |= {k: "i64" for k in ("E", "parts")} | {k: "i32" for k in ("draw", "stream")}
+    signature |= {k: "i64" for k in ("offset", "n1", "n2", "n3", "t0", "t1", "t2", "t3", "symmetric")}
+    signature |= {f"f{i}": "fp32" for i in range(5)} | {"ones": "i64"}
+    constants = {
+        "FAMILY": family,
+        "SHIFT": noise.SHIFT.get(family, 2),
+        "BOOST": boost,
+        "SYMMETRIC": True,
+        "BLOCK": 1024,
+    }
+    return noise.law_kernel, signature, constants, [(0,), (2,)]
+
+
 def variants() -> Iterator[tuple[str, Any]]:
     for d in ("fp32", "bf16", "fp16"):
         yield f"step {d} 3 -> 2", step((d,) * 3, d, 2)
@@ -79,6 +95,11 @@ def variants() -> Iterator[tuple[str, Any]]:
     for d in ("fp32", "bf16", "fp16", "fp64"):
         yield f"fill normal {d}", fill(d, True)
         yield f"fill uniform {d}", fill(d, False)
+    for family in PARAMETERS:
+        yield f"law {family}", law(family, 0)
+    for family in ("gamma", "multivariate_t"):
+        yield f"law {family}, boosted", law(family, 1)
+    yield "law gamma, not centred", law("gamma", -1)
     for largest in (False, True):
         what = "max" if largest else "rms"
         yield f"norm {what} fp32 + bf16", norm(("fp32", "bf16"), largest)
@@ -96,7 +117,8 @@ def compiled(variant: Any, capability: int, options: dict[str, Any] = OPTIONS) -
 
 def faults(ptx: str) -> list[str]:
     found = [what for what, pattern in FORBIDDEN.items() if re.search(pattern, ptx)]
-    loads = bool(re.search(r"ld\.global\.(v4\.b32|v2\.b64)", ptx)) or "fill_kernel" in ptx
+    loads = bool(re.search(r"ld\.global\.(v4\.b32|v2\.b64)", ptx))
+    loads = loads or "fill_kernel" in ptx or "law_kernel" in ptx
     stores = bool(re.search(r"st\.global\.(v4\.b32|v2\.b64)", ptx))
     # a norm stores one number for a chunk, and its end reads few
     loads, stores = loads or "end_kernel" in ptx, stores or "chunk_kernel" in ptx or "end_kernel" in ptx

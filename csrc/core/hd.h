@@ -99,6 +99,20 @@ struct Scalar {
   static FD_HD bool test(U u, uint32_t bit) { return (u & bit) != 0; }
   static FD_HD F pick(bool condition, F a, F b) { return condition ? a : b; }
 
+  // Conditions C lane by lane; `choose` takes reals or words
+  using C = bool;
+  static FD_HD C less(F a, F b) { return a < b; }
+  static FD_HD C less(U a, U b) { return a < b; }
+  static FD_HD C both(C a, C b) { return a && b; }
+  static FD_HD C no(C a) { return !a; }
+  static FD_HD bool any(C a) { return a; }
+  template <class V>
+  static FD_HD V choose(C condition, V a, V b) {
+    return condition ? a : b;
+  }
+  static FD_HD U u(uint32_t x) { return x; }
+  static constexpr bool kHalves = false;  // W holds every word
+
   static FD_HD W word(uint32_t u) { return u; }
   static FD_HD W plus(W a, uint32_t b) { return a + b; }
   static FD_HD W xor3(W a, W b, W c) { return a ^ b ^ c; }

@@ -85,7 +85,19 @@ FD_HD void normal4(const typename M::U (&w)[4], typename M::F (&z)[4]) {
   }
 }
 
-enum class Family : int { normal, uniform };
+enum class Family : int {
+  normal,
+  uniform,
+  exponential,
+  gumbel,
+  bernoulli,
+  laplace,
+  bimodal,
+  multivariate_t,
+  rademacher,
+  student_t,
+  gamma
+};
 
 template <class M>
 FD_HD void draw4(Family family, const typename M::U (&w)[4], typename M::F (&z)[4]) {

@@ -1,7 +1,6 @@
 // Random numbers for a range of groups. Vectors hold N consecutive groups, whichever samples they belong to.
 #pragma once
-#include "../core/normal.h"
-#include "../core/philox.h"
+#include "../core/families.h"
 #include "../step.h"
 #include "simd.h"
 
@@ -14,7 +13,7 @@ struct Column {
   int64_t blocks;  // groups of a sample
   int64_t draw;
   int32_t stream;
-  Family family;
+  Constants constants = {};
   Source of(int64_t b) const { return source(rng[3 * b], rng[3 * b + 1], rng[3 * b + 2], draw, stream); }
 };
 
@@ -27,7 +26,7 @@ constexpr Lanes kLanes = block_order();
 
 // kCount vectors of N groups of one sample, from `block` on, 4 N numbers each
 template <Family kFamily, int kCount>
-FD_HD void draw_vectors(W c1, W c2, W c3, W k0, W k1, uint32_t block, float* z) {
+FD_HD void draw_vectors(const Constants& constants, W c1, W c2, W c3, W k0, W k1, uint32_t block, float* z) {
   W c[2 * kCount][4];
   for (int v = 0; v < kCount; ++v) {
     const U c0 = kLanes.get() + (block + v * N);
@@ -39,7 +38,7 @@ FD_HD void draw_vectors(W c1, W c2, W c3, W k0, W k1, uint32_t block, float* z) 
     U w[4];
     F x[4], y[4];
     for (int l = 0; l < 4; ++l) w[l] = Simd::weave(c[2 * v][l], c[2 * v + 1][l]);
-    draw4<Simd>(kFamily, w, x);
+    draw4_of<Simd, kFamily>(constants, w, x);
     Simd::blocks4(x, y);
     for (int r = 0; r < 4; ++r) store(z + (4 * v + r) * N, y[r]);
   }
@@ -48,16 +47,17 @@ FD_HD void draw_vectors(W c1, W c2, W c3, W k0, W k1, uint32_t block, float* z) 
 // The key is the same in all lanes: its rounds, and half of the first two of the counter's, are worked out
 // ahead of the loop.
 template <Family kFamily>
-void draw_sample(const Source& s, uint32_t block, int64_t vectors, float* z) {
+void draw_sample(const Constants& constants, const Source& s, uint32_t block, int64_t vectors, float* z) {
   const W c1 = Simd::word(s.c1), c2 = Simd::word(s.c2), c3 = Simd::word(s.c3), k0 = Simd::word(s.k0),
           k1 = Simd::word(s.k1);
   for (; vectors >= kVectors; vectors -= kVectors, z += 4 * N * kVectors, block += N * kVectors)
-    draw_vectors<kFamily, kVectors>(c1, c2, c3, k0, k1, block, z);
-  if (vectors) draw_vectors<kFamily, 1>(c1, c2, c3, k0, k1, block, z);
+    draw_vectors<kFamily, kVectors>(constants, c1, c2, c3, k0, k1, block, z);
+  if (vectors) draw_vectors<kFamily, 1>(constants, c1, c2, c3, k0, k1, block, z);
 }
 
 // N groups from (sample, block) on, across as many samples as it takes; `left` of them are asked for, the
 // rest repeat the last.
+template <Family kFamily>
 void draw_across(const Column& column, int64_t sample, int64_t block, int64_t left, F (&out)[4]) {
   Lanes c0, c1, c2, c3, k0, k1;
   const auto set = [&](int64_t i, const Source& s, int64_t at_block) {
@@ -82,27 +82,25 @@ void draw_across(const Column& column, int64_t sample, int64_t block, int64_t le
   U w[4];
   F x[4];
   for (int l = 0; l < 4; ++l) w[l] = Simd::weave(e[l], o[l]);
-  draw4<Simd>(column.family, w, x);
+  draw4_of<Simd, kFamily>(column.constants, w, x);
   Simd::blocks4(x, out);
 }
 
 // The numbers of groups [first, last), four a group, written from z on: exactly 4 (last - first) of them
+template <Family kFamily = Family::normal>
 void draw_groups(const Column& column, int64_t first, int64_t last, float* z) {
   int64_t sample = first / column.blocks, block = first % column.blocks;
   while (first < last) {
     const int64_t same = last - first < column.blocks - block ? last - first : column.blocks - block;
     if (const int64_t vectors = same / N; vectors > 0) {
-      const Source s = column.of(sample);
-      if (column.family == Family::normal)
-        draw_sample<Family::normal>(s, static_cast<uint32_t>(block), vectors, z);
-      else draw_sample<Family::uniform>(s, static_cast<uint32_t>(block), vectors, z);
+      draw_sample<kFamily>(column.constants, column.of(sample), static_cast<uint32_t>(block), vectors, z);
       first += vectors * N;
       block += vectors * N;
       z += 4 * N * vectors;
     } else {
       const int64_t left = last - first < N ? last - first : N;
       F out[4];
-      draw_across(column, sample, block, left, out);
+      draw_across<kFamily>(column, sample, block, left, out);
       if (left == N) {
         for (int r = 0; r < 4; ++r) store(z + r * N, out[r]);
       } else {

@@ -140,6 +140,23 @@ struct Simd {
 #endif
   }
 
+  using C = I;  // all ones or zeros
+  static FD_HD C less(F a, F b) { return a < b; }
+  static FD_HD C less(U a, U b) { return a < b; }
+  static FD_HD C both(C a, C b) { return a & b; }
+  static FD_HD C no(C a) { return ~a; }
+  static FD_HD bool any(C a) {
+    int32_t some = 0;
+    for (int l = 0; l < N; ++l) some |= a[l];
+    return some != 0;
+  }
+  template <class V>
+  static FD_HD V choose(C condition, V a, V b) {
+    return condition ? a : b;
+  }
+  static FD_HD U u(uint32_t x) { return U{} + x; }
+  static constexpr bool kHalves = true;  // W holds the words of every other lane
+
   static FD_HD W word(uint32_t u) { return W{} + u; }
   static FD_HD W plus(W a, uint32_t b) { return a + b; }
   static FD_HD W xor3(W a, W b, W c) { return a ^ b ^ c; }

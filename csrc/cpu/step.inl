@@ -153,7 +153,7 @@ void tiled(const Step& s, int64_t first, int64_t last, bool short_runs) {
       if (wanted(i)) in[i] = fetch<T>(s, i, at, m, x[i]);
     for (int c = 0; c < s.n_noise; ++c) {
       if (!wanted(s.n_in + c)) continue;
-      draw_groups({s.rng, blocks, s.draw[c], s.stream[c], Family::normal}, g, stop, xi[c]);
+      draw_groups({s.rng, blocks, s.draw[c], s.stream[c]}, g, stop, xi[c]);
       if (s.E % 4) close_gaps(xi[c], g, stop, blocks, s.E);
       noise[c] = xi[c];
     }

@@ -4,8 +4,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include "../core/convert.h"
-#include "../core/normal.h"
-#include "../core/philox.h"
+#include "../core/families.h"
 #include "../step.h"
 #include "grid.h"
 

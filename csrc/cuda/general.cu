@@ -15,6 +15,11 @@ __global__ void __launch_bounds__(kThreads)
   fill(f, g, static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x);
 }
 
+__global__ void __launch_bounds__(kThreads)
+    fill_positions(const __grid_constant__ MappedFill f, const __grid_constant__ Grid g) {
+  fill_mapped(f, g, static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x);
+}
+
 }  // namespace
 
 Kernel& general_step(bool wide, bool short_parts) {
@@ -25,9 +30,10 @@ Kernel& general_step(bool wide, bool short_parts) {
   return all[wide][short_parts];
 }
 
-Kernel& fill_kernel() {
-  static Kernel one{reinterpret_cast<const void*>(&fill_noise)};
-  return one;
+Kernel& fill_kernel(bool mapped) {
+  static Kernel both[2] = {{reinterpret_cast<const void*>(&fill_noise)},
+                           {reinterpret_cast<const void*>(&fill_positions)}};
+  return both[mapped];
 }
 
 }  // namespace fd::cuda

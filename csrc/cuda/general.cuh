@@ -3,6 +3,7 @@
 // a sample may be short.
 #pragma once
 #include "elements.cuh"
+#include "plan.h"
 
 namespace fd::cuda {
 
@@ -198,13 +199,86 @@ FD_HD void general(const Step& s, const Grid& g, int64_t thread) {
   }
 }
 
+// Four elements on end that share a block
+template <Family kFamily>
+FD_HD void fill4(const Fill& f, const Source& s, int64_t item, float (&z)[4]) {
+  uint32_t w[4] = {static_cast<uint32_t>(item), s.c1, s.c2, s.c3};
+  philox<Scalar>(w, s.k0, s.k1);
+  draw4_of<Scalar, kFamily>(f.constants, w, z);
+}
+
 FD_HD void fill(const Fill& f, const Grid& g, int64_t thread) {
   for (Walk w(g, thread); w.more(g); w.next(g)) {
     const int64_t e = 4 * w.item;
     const int count = f.E - e < 4 ? static_cast<int>(f.E - e) : 4;
+    const Source s = source_of(f.rng, w.sample, f.draw, f.stream);
     float z[4];
-    draw_blocks<1>(f.family, source_of(f.rng, w.sample, f.draw, f.stream), w.item, z);
+    switch (f.family) {
+      case Family::normal:
+        fill4<Family::normal>(f, s, w.item, z);
+        break;
+      case Family::uniform:
+        fill4<Family::uniform>(f, s, w.item, z);
+        break;
+      case Family::exponential:
+        fill4<Family::exponential>(f, s, w.item, z);
+        break;
+      case Family::gumbel:
+        fill4<Family::gumbel>(f, s, w.item, z);
+        break;
+      case Family::bernoulli:
+        fill4<Family::bernoulli>(f, s, w.item, z);
+        break;
+      case Family::laplace:
+        fill4<Family::laplace>(f, s, w.item, z);
+        break;
+      default:
+        fill4<Family::bimodal>(f, s, w.item, z);
+    }
     store<float>(f.out_type, f.out, w.sample * f.E + e, count, g.vectors && count == 4, z);
+  }
+}
+
+// What is left of n, and n / d
+FD_HD int64_t rest_of(const Divisor& d, int64_t& n) {
+  const int64_t all = n;
+  n = d.divide(n);
+  return all - n * static_cast<int64_t>(d.d);
+}
+
+// Four positions on end, each from a block of its own
+FD_HD void fill_mapped(const MappedFill& f, const Grid& g, int64_t thread) {
+  const int shift = block_shift(f.family);
+  for (Walk w(g, thread); w.more(g); w.next(g)) {
+    const int64_t at = 4 * w.item;
+    const int count = f.E - at < 4 ? static_cast<int>(f.E - at) : 4;
+    const Source s = source_of(f.rng, w.sample, f.draw, f.stream);
+    const float factor = f.family == Family::multivariate_t ? chi_factor(f.constants, s) : 1.0f;
+    float z[4];
+#pragma unroll 1
+    for (int l = 0; l < count; ++l) {
+      int64_t e = at + l;
+      if (!f.map.identity) {
+        int64_t rest = e;
+        e = f.map.offset;
+#pragma unroll 1
+        for (int d = kMapDims - 1; d > 0; --d) e += rest_of(f.size[d], rest) * f.map.stride[d];
+        e += rest * f.map.stride[0];
+        if (f.map.symmetric) {
+          rest = e;
+          const int64_t j = rest_of(f.n, rest), i = rest_of(f.n, rest);
+          e = mirrored(f.map.symmetric, e, i, j);
+        }
+      }
+      float x = 0.0f;
+      if (e >= 0)
+        x = mul(draw1<Scalar>(f.family, f.constants, static_cast<uint32_t>(e >> shift), static_cast<uint32_t>(e), s.c1,
+                              s.c2, s.c3, s.k0, s.k1),
+                factor);
+      FD_UNROLL
+      for (int k = 0; k < 4; ++k) z[k] = k == l ? x : z[k];  // registers have no addresses
+    }
+    store<float>(f.out_type, f.out, w.sample * f.E + at, count, g.vectors && count == 4, z);
   }
 }
 

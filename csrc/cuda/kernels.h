@@ -14,7 +14,7 @@ Kernel& fast_f32(int n_in, int n_out, bool noise);
 Kernel& fast_f16(int n_in, int n_out, bool noise);
 Kernel& fast_bf16(int n_in, int n_out, bool noise);
 Kernel& general_step(bool wide, bool short_parts);
-Kernel& fill_kernel();
+Kernel& fill_kernel(bool mapped);
 Kernel& norm_kernel(bool wide, bool largest);
 Kernel& norm_finish(bool largest);
 

@@ -93,7 +93,8 @@ void run(const Step& s, int device, void* stream) {
 void run(const Fill& f, int device, void* stream) {
   if (f.B * f.E == 0) return;
   FillPlan p = plan(f);
-  launch(fill_kernel(), p.f, p.g, device, stream);
+  if (p.mapped) return launch(fill_kernel(true), p.f, p.g, device, stream);
+  launch(fill_kernel(false), static_cast<Fill&>(p.f), p.g, device, stream);
 }
 
 // A block of threads for each chunk, then one for each sample

@@ -28,9 +28,12 @@ void linear_step(py::handle T, py::handle A, py::handle index, py::handle rng, p
   fd::cuda::run(s, place.index, stream);
 }
 
-void fill(py::handle out, py::handle rng, py::handle draw, py::handle stream, const std::string& family) {
+void fill(py::handle out, py::handle rng, py::handle draw, py::handle stream, const std::string& family,
+          const std::vector<double>& constants, int64_t offset, const std::vector<int64_t>& strides,
+          int64_t symmetric) {
   fd::check::Place place{fd::dl::kCuda, -1};
-  const fd::Fill f = fd::check::fill(out, rng, draw, stream, family, place);
+  const fd::Fill f =
+      fd::check::fill(out, rng, draw, stream, family, constants, offset, strides, symmetric, place);
   void* queue = stream_of(place.index, "fill");
   const py::gil_scoped_release released;
   fd::cuda::run(f, place.index, queue);
@@ -61,7 +64,8 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   m.def("linear_step_", &linear_step, py::arg("T"), py::arg("A"), py::arg("index"), py::arg("rng"),
         py::arg("draws"), py::arg("streams"), py::arg("out"));
   m.def("fill_", &fill, py::arg("out"), py::arg("rng"), py::arg("draw"), py::arg("stream"),
-        py::arg("family"));
+        py::arg("family"), py::arg("constants") = std::vector<double>(), py::arg("offset") = 0,
+        py::arg("strides") = std::vector<int64_t>(), py::arg("symmetric") = 0);
   m.def("error_norm_", &error_norm, py::arg("E"), py::arg("C"), py::arg("a"), py::arg("b"), py::arg("atol"),
         py::arg("rtol"), py::arg("norm"), py::arg("work"), py::arg("out"));
   m.def("device_count", &device_count, "(number, \"\") or (0, why there is none)");

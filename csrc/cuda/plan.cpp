@@ -50,7 +50,11 @@ StepPlan plan(const Step& call) {
 }
 
 FillPlan plan(const Fill& f) {
-  FillPlan p{f, {}};
+  FillPlan p;
+  static_cast<Fill&>(p.f) = f;
+  for (int d = 0; d < kMapDims; ++d) p.f.size[d] = Divisor(f.map.size[d]);
+  p.f.n = Divisor(f.map.symmetric);
+  p.mapped = !f.map.identity || !by_fours(f.family) || f.family == Family::multivariate_t;
   items(p.g, f.B, blocks_of(f.E));
   p.g.vectors = (f.E % 4 == 0 || f.B == 1) && aligned(f.out, vector_of_four(f.out_type));
   return p;

@@ -20,9 +20,13 @@ struct StepPlan {
   bool fast;  // else general
   bool short_parts;
 };
+struct MappedFill : Fill {
+  Divisor size[kMapDims], n;  // of the map's dimensions; the rows of a symmetric sample
+};
 struct FillPlan {
-  Fill f;
+  MappedFill f;
   Grid g;
+  bool mapped;  // each number from a block of its own
 };
 
 StepPlan plan(const Step& s);

@@ -139,6 +139,7 @@ class Program:
     atoms: dict[int, Any]  # free atoms used: NOISE -> (step, column, segment, span), CONST -> name
     kinds: dict[int, int]
     tape: list[Any]
+    given: dict[str, int] = field(default_factory=dict)  # further inputs
 
     def traffic(self) -> float:
         """Tensors read and written, and draws at their price."""
@@ -177,6 +178,9 @@ class _Compiler:
         self.targets.append([result])
 
     def fresh(self, row: Row) -> Row:
+        if self.tape.looks and not all(v.is_finite() for v in row.values()):  # a NaN would count as cancelled
+            raise ValueError("a coefficient is not finite; are two times too close, or is alpha or sigma 0 "
+                             "where the formula divides by it?")
         return self.tape.clean(row, self.tape.scale([row]))
 
     def bound(self, row: Row) -> Row:
@@ -224,7 +228,8 @@ class _Compiler:
         # tensors get numbers above the atoms'; inputs and outputs keep theirs
         names = iter(range(len(rec.kinds) + 1, 10**9))
         raws = {a for c in rec.calls for a in c.outs}
-        memory, known, values = [rec.input], [{rec.input: tape.one}], [{rec.input: tape.one}]
+        memory = [rec.input, *rec.given_atoms.values()]
+        known, values = ([{a: tape.one} for a in memory] for _ in range(2))
         arg: list[int] = []
         for k in range(self.count + 1):
             new = set(rec.calls[k - 1].outs) if k else set()
@@ -311,7 +316,7 @@ class _Compiler:
                 stage.call, stage.args, stage.outs = rec.calls[k], arg, list(rec.calls[k].outs)
             stages.append(stage)
         info, kinds = {a: rec.info[a] for a in free}, {a: rec.kinds[a] for a in free}
-        return Program(stages, rec.input, arg[0], raws, info, kinds, tape.log)
+        return Program(stages, rec.input, arg[0], raws, info, kinds, tape.log, rec.given_atoms)
 
 
 def _sure(row: Row | None) -> Row:

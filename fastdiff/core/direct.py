@@ -2,10 +2,10 @@
 with."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .math import Number
+from .math import Number, plain
 from .predict import convert, input_scale
 from .process import Node
 
@@ -13,22 +13,26 @@ from .process import Node
 class Direct:
     """`p` of a formula over arrays: float64 torch tensors, numpy arrays, or anything that adds and scales.
 
-    net(x, node) -> raw prediction;  noise(step, column) -> a draw like x.
+    net(x, node) -> raw prediction, or a pair of it and what `further` gives
+    noise(step, column) -> a draw like x
     """
 
     def __init__(
         self, net: Callable[[Any, Node], Any], x: Any, predicts: str = "data", *, wanted: str = "data",
         noise: Callable[[int, int], Any] | None = None, consts: dict[str, Any] | None = None,
+        operators: Mapping[str, Callable[..., Any]] | None = None,
     ):
         self.net, self.x, self.predicts, self.wanted = net, x, predicts, wanted
-        self._noise, self._consts = noise, consts or {}
+        self._noise, self._consts, self._operators = noise, consts or {}, operators or {}
         self.calls, self.step, self.steps, self.column = 0, -1, 0, 0
+        self.emitted: dict[str, Any] = {}
 
     def model(self, x: Any, node: Node, kind: str | None = None) -> Any:
         self.calls += 1
         scale: Number = input_scale(self.predicts, node)
         seen = self.outside(x, node)
         raw = self.net(seen if isinstance(scale, int) else seen * scale, node)
+        raw, self._further = raw if isinstance(raw, tuple) else (raw, None)
         if node.process.const is not None and self.predicts == "flow":
             raw = raw - node.process.doffset(node.t) * self.const(node.process.const)
         self._newest = x, raw, node
@@ -40,17 +44,30 @@ class Direct:
         p, q = convert(self.predicts, kind, node)
         return raw if isinstance(p, int) and p == 0 and isinstance(q, int) and q == 1 else p * x + q * raw
 
+    def further(self) -> Any:
+        return self._further
+
     def noise(self, s: Node | None = None, t: Node | None = None, clock: Any = 1) -> Any:
         if self._noise is None:
             raise ValueError("this formula draws noise: give noise=")
         self.column += 1
         return self._noise(self.step, self.column - 1)
 
+    def call(self, name: str, node: Node, *forms: Any, params: Sequence[Number] = ()) -> Any:
+        fn = self._operators.get(name) or node.process.operators[name]
+        return fn(*forms, t=plain(node.t), params=tuple(plain(v) for v in params))
+
     def keep(self, form: Any) -> Any:
         return form
 
     def const(self, name: str) -> Any:
         return self._consts[name]
+
+    def given(self, name: str) -> Any:
+        return self._consts[name]
+
+    def emit(self, name: str, form: Any) -> None:
+        self.emitted[name] = form
 
     def outside(self, x: Any, node: Node) -> Any:
         name = node.process.const

@@ -5,7 +5,7 @@ give, in as many digits as the numbers it is handed have.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .plan import Plan, PlanCall
@@ -19,14 +19,16 @@ def interpret(
     noise: Callable[[int, int], Any] | None = None,
     consts: dict[str, Any] | None = None,
     hook: Callable[..., Sequence[Any]] | None = None,
+    operators: Mapping[str, Callable[..., Any]] | None = None,
     tables: Sequence[Sequence[Sequence[Any]]] | None = None,
     emitted: dict[tuple[str, int], Any] | None = None,
 ) -> Any:
     """The plan's result from x.
 
-    net      net(x, call, branch) -> raw prediction at call.t
+    net      net(x, call, branch) -> raw prediction at call.t (where the call has one more output: a pair)
     noise    noise(step, column) -> a draw like x
     hook     hook(call, *arguments) -> the outputs of a hook's call; None: the arguments as they are
+    operators    by name, what `p.call` of the formula asks for
     tables   coefficients in place of the plan's own, e.g. of `plan.coefficients(times)`
     emitted  receives what a plan with a trajectory gives, by (what, step)
     """
@@ -48,6 +50,11 @@ def interpret(
             outs: Sequence[Any] = args if hook is None else ()
             if s.call.kind == "net":
                 outs = [net(args[0], s.call, b) for b in s.call.branches]
+                if len(s.call.outs) > len(outs):
+                    outs = [*(o[0] for o in outs), outs[0][1]]
+            elif s.call.kind.startswith("call:"):
+                act = (operators or {})[s.call.kind[5:]]
+                outs = [act(*args, t=s.call.t, params=s.call.params)]
             elif hook is not None:
                 outs = hook(s.call, *args)
             # nothing else may be read later: that is what `carried` promises

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -152,8 +153,27 @@ def lagrange(nodes: Sequence[Number]) -> list[list[Number]]:
     return rows
 
 
+def polynomial_weights(moments: Sequence[Number], nodes: Sequence[Number]) -> list[Number]:
+    """b_j = int w(u) L_j(u) du for the Lagrange polynomials L_j on `nodes`, from the moments
+    M_k = int w(u) u^k / k! du of whatever weight; sum_j b_j = M_0."""
+    return [sum(m * w for m, w in zip(moments, row, strict=True)) for row in lagrange(nodes)]
+
+
 def adams_weights(a: Number, h: Number, nodes: Sequence[Number]) -> list[Number]:
     """b_j = int_0^h e^{-a (h - u)} L_j(u) du for the Lagrange polynomials L_j on `nodes`; sum_j b_j =
     E_0(a, h)."""
-    E = [exponential_integral(k, a, h) for k in range(len(nodes))]
-    return [sum(e * w for e, w in zip(E, row, strict=True)) for row in lagrange(nodes)]
+    return polynomial_weights([exponential_integral(k, a, h) for k in range(len(nodes))], nodes)
+
+
+def gauss_legendre(a: Number, b: Number, points: int) -> list[tuple[Number, Number]]:
+    """(node, weight) of int_a^b, exact for polynomials of degree 2 points - 1. They are float64 numbers
+    mapped to [a, b], so that 60 digits give float64's here."""
+    middle, half = (a + b) / 2, (b - a) / 2
+    nodes, weights = _legendre(points)
+    return [(middle + half * x, half * w) for x, w in zip(nodes, weights, strict=True)]
+
+
+@cache
+def _legendre(points: int) -> tuple[list[float], list[float]]:
+    nodes, weights = np.polynomial.legendre.leggauss(points)
+    return nodes.tolist(), weights.tolist()

@@ -403,7 +403,7 @@ def _compile(recipe: Recipe, natural: bool | None = None) -> tuple[Program, Tape
 def _compiled(recipe: Recipe) -> Plan:
     program, tape = _compile(recipe)
     solver = recipe.solver
-    order = solver.order if isinstance(solver.order, int) else 1
+    order = int(-(-solver.order // 1)) if isinstance(solver.order, (int, float)) else 1
     times = frozen(np.array(recipe.times))
     empty = Plan(solver.describe(), repr(recipe.process), recipe.predicts, order, times, (), (), 0,
                  recipe.hooks, recipe, tape)

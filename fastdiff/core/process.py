@@ -9,7 +9,7 @@ alike, by taking their elementary functions from `fastdiff.core.math`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -39,7 +39,8 @@ class Process:
     default_grid: ClassVar[str] = "logsnr"
     train_steps: ClassVar[int | None] = None  # how many noise levels a discrete process was made of
     t_zero: ClassVar[float] = 0.0
-    const: ClassVar[str | None] = None  # the name of c, under which `fd.sample(..., consts={name: c})` gets it
+    operators: Mapping[str, Callable[..., Any]] = {}  # name -> fn(*tensors, t=, params=), for `p.call`
+    const: ClassVar[str | None] = None  # name of c in fd.sample(..., consts={name: c})
     t_min: float
     t_max: float
 
@@ -120,12 +121,12 @@ class Process:
     # filled by fastdiff.ops at import: formulas on this floor know no tensors
     _perturb: ClassVar[Callable[..., Any] | None] = None
 
-    def perturb(self, x0: Any, t: Any, *, seeds: Any = None) -> Any:
+    def perturb(self, x0: Any, t: Any, *, seeds: Any = None, consts: Any = None) -> Any:
         """(x_t, noise) with x_t = alpha(t) x0 + sigma(t) noise, one t per sample or one for all; noise from
-        stream 2."""
+        stream 2. consts: {const: c}, where the process has one."""
         if Process._perturb is None:
             raise RuntimeError("Process.perturb needs torch: import fastdiff")
-        return Process._perturb(self, x0, t, seeds=seeds)
+        return Process._perturb(self, x0, t, seeds=seeds, consts=consts)
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,8 @@ class Form:
 
 @dataclass
 class Call:
-    """One run of the network (kind "net") or of a hook (the point's name) between two linear stages."""
+    """One run of the network (kind "net"), of a hook (the point's name) or of an operator ("call:" and its
+    name) between two linear stages."""
 
     kind: str
     node: Node
@@ -77,6 +78,7 @@ class Call:
     outs: list[int]
     hook: int = -1
     branches: tuple[int, ...] = (0,)
+    params: tuple[float, ...] = ()  # numbers for an operator
 
 
 @dataclass
@@ -110,6 +112,7 @@ class Recorder:
         self.input = self._atom(INPUT)
         self.x: Form = self._unit(self.input)
         self._consts: dict[str, int] = {}
+        self.given_atoms: dict[str, int] = {}
         self._replay: Iterator[bool] | None = None if self.answers is None else iter(self.answers)
 
     # what formulas use
@@ -148,6 +151,12 @@ class Recorder:
         p, q = convert(self.predicts, kind, node)
         return self._combine(p, x, q, raw)
 
+    def further(self) -> Form:
+        """What the newest network call gives besides its prediction: the second half of 2C channels."""
+        k, call = next((k, c) for k, c in reversed([*enumerate(self.calls)]) if c.kind == "net")
+        call.outs.append(self._atom(OUTPUT, (k, len(call.outs))))
+        return self._unit(call.outs[-1])
+
     def noise(self, s: Node | None = None, t: Node | None = None, clock: Clock = 1) -> Form:
         """A fresh N(0, I). Its counter is (step, column): the columns of one step are independent streams.
 
@@ -161,6 +170,13 @@ class Recorder:
         for i, _ in self._active("noise", None):
             xi = self._call(Call("noise", self._node, self.step, [self._name(xi)], [], hook=i), 1)[0]
         return xi
+
+    def call(self, name: str, node: Node, *forms: Form, params: Sequence[Number] = ()) -> Form:
+        """What an operator that is no linear map makes of these tensors at `node`: one of fastdiff.runtime's
+        own (`operators.py`), or one that the process was given."""
+        numbers = tuple(plain(v) for v in params)
+        args = [self._name(f) for f in forms]
+        return self._call(Call(f"call:{name}", node, self.step, args, [], params=numbers), 1)[0]
 
     def keep(self, form: Form) -> Form:
         """Name a combination that is used again: a hint of what is worth carrying, and it keeps later forms
@@ -176,6 +192,17 @@ class Recorder:
         if name not in self._consts:
             self._consts[name] = self._atom(CONST, name)
         return self._unit(self._consts[name])
+
+    def given(self, name: str) -> Form:
+        """A tensor that is given at the start, besides x: a second state. Unlike a const it lives in memory
+        like any other, so that no stage makes something of it that cancels."""
+        if name not in self.given_atoms:
+            self.given_atoms[name] = self._atom(INPUT, name)
+        return self._unit(self.given_atoms[name])
+
+    def emit(self, name: str, form: Form) -> None:
+        """Give a tensor out besides the result, of no step (-1): `Stage.emits` says where it lies."""
+        self.emits[-1].append(((name, -1), self._name(form)))
 
     # what the driver uses
 

@@ -3,7 +3,8 @@
 Shared rules, all exact limits:
 - the last step to sigma = 0 is  x = alpha m  (order 1 and no noise, whatever the order asked for);
 - a first step from alpha = 0 is  x = (sigma_t / sigma_s) x + alpha_t m, and leaves no history (its lambda is
--inf); - the order is lowered by showing `step` a shorter history, never by a branch in a formula.
+-inf); from the far end of a bridge (alpha = sigma = 0) it is  x = alpha_t m + sigma_t xi;
+- the order is lowered by showing `step` a shorter history, never by a branch in a formula.
 """
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal
 
-from .math import Number, expm1, sqrt
+from .math import Number, expm1, plain, sqrt
 from .process import Node
 from .registry import Registry
 
@@ -42,6 +43,7 @@ class Solver:
     source: ClassVar[str] = ""  # the paper
     corrects: ClassVar[int] = 0  # orders that a corrector gains over the predictor's
     stochastic: bool = False
+    linear: bool = True  # False where a step asks an operator (`p.call`)
     order: Any = 1  # of the ODE method with exact history; weak order of an SDE method
     adaptive: bool = False  # it chooses its steps while it runs, see fastdiff.core.adaptive
     memory: ClassVar[int] = 0  # entries of `past` that a step of order q wants beyond q - 1
@@ -91,17 +93,20 @@ class Solver:
             if b < a:
                 renoise(p, s, t)
                 past = []
-            elif t.clean:
-                past = self.last(p, s, t, past)
-            elif s.pure:
-                past = self.first(p, s, t)
             else:
-                q = self.limit(i, steps)
-                want = q - 1 + self.memory
-                past = past[max(0, len(past) - want):]
-                past = self.start(p, s, t, past, q) if len(past) < want else self.step(p, s, t, past)
+                past = self.move(p, s, t, past, self.limit(i, steps))
             past = p.finish(past, t)
         p.x = p.outside(p.x, nodes[visits[-1]])
+
+    def move(self, p: Any, s: Node, t: Node, past: Past, q: int) -> Past:
+        """One step of order q at most, the ends' own rules included."""
+        if t.clean:
+            return self.last(p, s, t, past)
+        if s.pure:
+            return depart(p, s, t) if s.clean else self.first(p, s, t)
+        want = q - 1 + self.memory
+        past = past[max(0, len(past) - want):]
+        return self.start(p, s, t, past, q) if len(past) < want else self.step(p, s, t, past)
 
     def describe(self) -> str:
         """key(option=value, ...) with the options that differ from their defaults."""
@@ -144,6 +149,15 @@ class Multistep(Solver):
     def single(self, p: Any, s: Node, t: Node, past: Past, q: int) -> Past:
         """One singlestep step of order q that leaves this solver's kind of history."""
         raise TypeError(f"{type(self).__name__} does not define single(p, s, t, past, q)")
+
+
+def depart(p: Any, s: Node, t: Node) -> Past:
+    """From the far end of a bridge, where alpha = sigma = 0: the noise of the next level is yet to come."""
+    if p.predicts != "data":
+        raise ValueError(f"at t={plain(s.t):g}, the far end of {s.process!r}, only a data prediction says "
+                         f"anything, got a {p.predicts} prediction; start a little below it")
+    p.x = t.alpha * p.model(p.x, s, "data") + t.sigma * p.noise(s, t)
+    return []
 
 
 def renoise(p: Any, s: Node, t: Node, s_noise: Number = 1) -> None:

@@ -18,7 +18,8 @@ OUTPUTS, INPUTS, DRAWS = 4, 12, 4  # what one launch of the kernel takes
 
 @dataclass(frozen=True)
 class PlanCall:
-    """A run of the network (kind "net") or of hook number `hook` at its point (kind)."""
+    """A run of the network (kind "net"), of hook number `hook` at its point (kind), or of the operator
+    "call:name" with its `params`."""
 
     kind: str
     t: float
@@ -27,6 +28,7 @@ class PlanCall:
     outs: tuple[int, ...]
     branches: tuple[int, ...] = (0,)
     hook: int = -1
+    params: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,11 @@ def assemble(
             last[a] = max(last.get(a, 0), 2 * k + 1)
     emitted = {t for s in stages for t in s.emits.values()}
     last.update(dict.fromkeys((*emitted, program.out), never))
-    kinds, register, owner = ["input"], {program.input: 0}, [program.input]
+    kinds, owner = ["input"], [program.input]
+    for name, a in program.given.items():
+        kinds.append(f"const:{name}")
+        owner.append(a)
+    register = {a: r for r, a in enumerate(owner)}
     constants = {a: n for a, n in program.atoms.items() if program.kinds[a] == CONST}
 
     def take(tensor: int, kind: str, tick: int) -> int:
@@ -106,7 +112,7 @@ def assemble(
             return None
         args = tuple(register[t] for t in s.args)
         outs = tuple(take(t, "raw", tick) for t in s.outs)
-        return PlanCall(c.kind, plain(c.node.t), c.step, args, outs, tuple(c.branches), c.hook)
+        return PlanCall(c.kind, plain(c.node.t), c.step, args, outs, tuple(c.branches), c.hook, c.params)
 
     done = []
     for k, s in enumerate(stages):
@@ -142,7 +148,7 @@ def adjoint(stages: Iterable[Stage], kinds: Iterable[str], out: int) -> Recorder
             c = s.call
             seeds = [rec._name(bar.pop(r)) if r in bar else rec._name(rec.x * 0) for r in c.outs]
             node: Any = _At(c.t)
-            back = rec._call(Call(c.kind, node, c.step, seeds, [], c.hook, c.branches), len(c.args))
+            back = rec._call(Call(c.kind, node, c.step, seeds, [], c.hook, c.branches, c.params), len(c.args))
             for r, g in zip(c.args, back, strict=True):
                 bar[r] = bar[r] + g if r in bar else g
         given = {r: bar.pop(r) for r in s.outputs if r in bar}

@@ -3,6 +3,7 @@
 from ._backends import usable as backends
 from .error_norm import error_norm
 from .linear_step import linear_step, linear_step_
+from .noise import noise
 from .normal import normal, uniform
 
-__all__ = ["backends", "error_norm", "linear_step", "linear_step_", "normal", "uniform"]
+__all__ = ["backends", "error_norm", "linear_step", "linear_step_", "noise", "normal", "uniform"]

@@ -4,6 +4,7 @@
     normal        xi: Philox4x32-10 words, Box-Muller with fixed polynomials
     uniform       odd multiples of 2^-24
     error_norm    e = sum_i C_i E_i over max(atol, rtol max(|a|, |b|)), its mean square joined in a tree
+    the others    by one word, two words or rejection: noise.py
 
 Arithmetic is float32 (float64 for linear steps on float64): multiply, add and square root, each rounded to
 nearest, no fused multiply-add. Integers are uint32 carried in int64. Tensors may lie on any device.
@@ -131,9 +132,165 @@ def uniform(rng: Tensor, shape: Sequence[int], draw: int, stream: int) -> Tensor
     return u23(_lanes(words(rng, n, draw, stream), rng, shape, n))
 
 
-def fill_(out: Tensor, rng: Tensor, draw: int, stream: int, family: str) -> None:
-    """The kernel behind `normal`, `uniform`: float64 is the float32 value widened, halves it rounded once."""
-    out.copy_({"normal": normal, "uniform": uniform}[family](rng, out.shape[1:], draw, stream))
+# ---- the other laws: every number from the block of its own element
+
+LOG2E, ROUND = _float(0x3FB8AA3B), 1.5 * 2.0**23
+LN2_HI, LN2_LO = _float(0x3F317200), _float(0x35BFBE8E)
+EXP = [_float(b) for b in (0x3AB5CB46, 0x3C0912A1, 0x3D2AAB7B, 0x3E2AAA5A, 0x3EFFFFFF)]
+SQRT_EIGHTH = _float(0x3EB504F3)
+CHI_STREAM = 14
+
+
+def _exponent(y: Tensor) -> tuple[Tensor, Tensor]:
+    """2^k and e^r - 1 of y = k ln 2 + r."""
+    k = y * LOG2E + ROUND - ROUND
+    r = y - k * LN2_HI - k * LN2_LO
+    return torch.ldexp(torch.ones_like(k), k.int()), r * r * _horner(EXP, r) + r
+
+
+def exp(y: Tensor) -> Tensor:
+    """e^y for -87 <= y, and no more than e^88."""
+    two_k, p = _exponent(y.clamp(max=88))
+    return two_k * (p + 1)
+
+
+def one_minus_exp(x: Tensor) -> Tensor:
+    """1 - e^-x of x >= 0, to full relative precision."""
+    two_k, p = _exponent(-x.clamp(max=87))
+    return 1 - two_k - two_k * p
+
+
+def root(x: Tensor) -> Tensor:
+    return x.double().sqrt().float()
+
+
+def element_words(rng: Tensor, block: Tensor, draw: int, stream: int, attempt: int = 0) -> list[Tensor]:
+    """The four words of each of these blocks: (B, n) each."""
+    seed, sample, base = (column[:, None] for column in rng.unbind(1))
+    c1 = base + draw + (attempt << 24) & M32
+    counter = block[None] & M32, c1, sample & M32, stream << 24 | sample >> 32 & 0xFFFFFF
+    return philox(counter, (seed & M32, seed >> 32 & M32))
+
+
+def exponential(w: Tensor) -> Tensor:
+    return m2log(uni(w.clamp(max=0xFFFFFF00))) * 0.5
+
+
+def laplace(w: Tensor) -> Tensor:
+    x = m2log(((w << 1 & M32).float() + 1) * 2.0**-32) * SQRT_EIGHTH
+    return torch.where(w >> 31 == 1, -x, x)
+
+
+def student_t(w0: Tensor, w1: Tensor, c: Sequence[float]) -> Tensor:
+    x = m2log(uni(w0)) * c[0]
+    return root(one_minus_exp(x)) * exp(x * 0.5) * (cos_sin(w1)[0] * c[1])
+
+
+def accepted(rng: Tensor, block: Tensor, draw: int, stream: int, c: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """t of Marsaglia and Tsang, and the last word of the attempt it comes from."""
+    shape = rng.shape[0], block.numel()
+    t = torch.zeros(shape, device=rng.device)
+    rest = torch.zeros(shape, dtype=torch.int64, device=rng.device)
+    is_open = torch.ones(shape, dtype=torch.bool, device=rng.device)
+    for attempt in range(256):
+        w = element_words(rng, block, draw, stream, attempt)
+        tx = box_muller(w[0], w[1])[0] * c[0]
+        s = tx + 1
+        a = s - 1
+        q = (m2log(s) * 0.5 + a) * 3 + a * a * (a - 1.5)
+        yes = is_open & (s > 0) & (q * c[1] < m2log(uni(w[2])) * 0.5)
+        t, rest, is_open = torch.where(yes, tx, t), torch.where(yes, w[3], rest), is_open & ~yes
+        if not is_open.any():
+            break
+    return t, rest
+
+
+def gamma(rng: Tensor, element: Tensor, draw: int, stream: int, c: Sequence[float]) -> Tensor:
+    t, rest = accepted(rng, element, draw, stream, c)
+    s = t + 1
+    g = c[1] * t * ((t + 3) * t + 3) if c[2] == 0 else c[1] * s * s * s
+    if c[2] > 0:
+        g = g * exp(-(m2log(uni(rest)) * 0.5 * c[2]).clamp(max=87))
+    return (g + c[3]) * c[4]
+
+
+def chi_factor(rng: Tensor, draw: int, stream: int, c: Sequence[float]) -> Tensor:
+    """sqrt(nu / chi2_nu) of each sample, (B, 1)."""
+    t, rest = accepted(rng, torch.tensor([stream], device=rng.device), draw, CHI_STREAM, c)
+    y = m2log(t + 1) * 0.75
+    return exp(y if c[2] == 0 else y + m2log(uni(rest)) * 0.5 * c[2]) * c[3]
+
+
+def law(
+    rng: Tensor, element: Tensor, draw: int, stream: int, family: str, constants: Sequence[float]
+) -> Tensor:
+    """The numbers of these elements, (B, n)."""
+    c = torch.tensor(constants, dtype=torch.float32).tolist()  # as float32 has them
+    if family == "gamma":
+        return gamma(rng, element, draw, stream, c)
+    shift = {"rademacher": 7, "student_t": 1}.get(family, 2)
+    w = element_words(rng, element >> shift, draw, stream)
+
+    def word(i: Tensor) -> Tensor:
+        return torch.stack(w).gather(0, i.expand_as(w[0])[None])[0]
+
+    if family == "student_t":
+        first = 2 * (element & 1)
+        return student_t(word(first), word(first + 1), c)
+    if family == "rademacher":
+        return (word(element >> 5 & 3) >> (element & 31) & 1).float() * 2 - 1
+    one = word(element & 3)
+    if family == "uniform":
+        return u23(one)
+    if family == "exponential":
+        return exponential(one)
+    if family == "gumbel":
+        return m2log(exponential(one)) * 0.5
+    if family == "bernoulli":
+        return (one < int(constants[0])).float()
+    if family == "laplace":
+        return laplace(one)
+    angle = word(element & 2 | 1)
+    z = torch.where((element & 1).bool(), *box_muller(word(element & 2), angle)[::-1])
+    if family == "bimodal":
+        return z * c[1] + torch.where((angle >> (element & 1) & 1).bool(), -c[0], c[0])
+    return z * chi_factor(rng, draw, stream, c) if family == "multivariate_t" else z
+
+
+def elements(
+    shape: Sequence[int], offset: int, strides: Sequence[int], symmetric: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The element whose number each position takes, in row-major order; and whether it takes one at all."""
+    if not strides:
+        shape, strides = [_elements(shape)], [1]
+    e = torch.full((1,), offset, dtype=torch.int64, device=device)
+    for n, s in zip(shape, strides, strict=True):
+        e = (e[:, None] + torch.arange(n, device=device) * s).flatten()
+    if not symmetric:
+        return e, torch.ones_like(e, dtype=torch.bool)
+    i, j = e // symmetric % symmetric, e % symmetric
+    return torch.where(i > j, e + (j - i) * (symmetric - 1), e), i != j
+
+
+def fill_(
+    out: Tensor,
+    rng: Tensor,
+    draw: int,
+    stream: int,
+    family: str,
+    constants: Sequence[float] = (),
+    offset: int = 0,
+    strides: Sequence[int] = (),
+    symmetric: int = 0,
+) -> None:
+    """The kernel behind `noise`: float64 is the float32 value widened, halves it rounded once."""
+    shape = out.shape[1:]
+    if family in ("normal", "uniform") and not (offset or strides or symmetric):
+        out.copy_({"normal": normal, "uniform": uniform}[family](rng, shape, draw, stream))
+        return
+    e, some = elements(shape, offset, strides, symmetric, out.device)
+    z = law(rng, e, draw, stream, family, constants)
+    out.copy_(torch.where(some, z, 0.0).reshape(out.shape))
 
 
 # ---- the linear step

@@ -3,8 +3,10 @@ here."""
 from ..core.errors import unknown
 from ..core.process import processes as registry
 
+IRSDE = {"s_inf": 50 / 255, "steps": 100}
 registry.aliases.update({"vp-discrete": "discrete-vp"})
 registry.aliases.update(dict.fromkeys(["flow", "rectified-flow", "cond-ot"], "flow-matching"))
+registry.aliases.update({"ddbm": "diffusion-bridge", "irsde": ("mean-reverting", IRSDE)})
 names = registry.names
 
 

@@ -373,6 +373,11 @@ class AdaptiveSampler:
             )
         self.start, self.end = process.node(times[0]), process.node(times[1])
         self.zero = process.node(times[2]) if zero else None
+        if self.start.pure and self.start.clean:
+            raise ValueError(
+                f"{solver.key}: at t={self.times[0]:g} there is neither data nor noise to go from; let times "
+                "start below it, from a point on the path"
+            )
         for node in (self.end,) if self.start.pure else (self.start, self.end):
             convert(denoiser.predicts, solver.predicts, node)
         if self.start.pure:

@@ -49,7 +49,8 @@ class Context:
     t, alpha, sigma, rho, step, steps    where the run is; rho = sigma / alpha
     cond            the keyword arguments of the network
     outputs         the network's own outputs of this call, the plain branch first
-    conversion      (p, q) with data prediction = p x + q output
+    conversion      (p, q) with data prediction = p x + q output (x less the process's offset, where it has
+    one) consts          the tensors given under that name
     registers       a dict of this hook's own, kept over the run
     part            (first, last, batch): which samples of the whole batch these are; None for all of them
     model(x, t, cond), vjp(v), normal(like)    see below
@@ -61,6 +62,7 @@ class Context:
     steps: int
     backend: str | None = None
     part: tuple[int, int, int] | None = None
+    consts: Mapping[str, Tensor] = field(default_factory=dict)
     x: Any = None
     xhat: Any = None
     place: Place = Place()
@@ -107,7 +109,7 @@ class Context:
 
     def model(self, x: Tensor, t: float, cond: Mapping[str, Any] | None = None) -> Tensor:
         """A further evaluation, as a data prediction."""
-        return self.denoiser(x, t, self.cond if cond is None else cond)
+        return self.denoiser(x, t, self.cond if cond is None else cond, self.consts)
 
     def normal(self, like: Tensor) -> Tensor:
         """A draw of this hook's own stream: it never moves the solver's noise nor another hook's."""

@@ -14,7 +14,17 @@ from ..core.predict import PREDICTIONS, convert, input_scale
 from ..core.process import Process
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+VARIANCES = ("learned-range", "learned")
 TIMES = ("t", "sigma", "lambda", "c_noise")
+
+
+def const_of(process: Process, consts: Mapping[str, Tensor] | None, what: str) -> Tensor:
+    """The tensor that a process pulls to."""
+    c = (consts or {}).get(str(process.const))
+    if not isinstance(c, Tensor):
+        came = sorted(consts or {})
+        raise ValueError(f"{what}: {process!r} wants consts={{{process.const!r}: tensor like x}}, got {came}")
+    return c
 
 
 class Denoiser:
@@ -28,7 +38,8 @@ class Denoiser:
                   A (B,) tensor on x's device, float32 (float64 for float64 x), int64 for an index.
                   Default "t", with `precondition` "c_noise".
     precondition  "edm": the network is Karras' raw F in  x0 = c_skip x/alpha + c_out F(c_in x/alpha, c_noise)
-    variance      "learned-range": the network gives 2C channels, of which the first C are the prediction
+    variance      "learned-range" | "learned": the network gives 2C channels, first the prediction, then what
+                  `ddpm` makes its variance of; other solvers ignore the second half
     x_dtype       dtype in which the network wants x (default: x's own)
 
     Raises TypeError and ValueError for anything else. `denoiser(x, t)` gives the data prediction. The network
@@ -56,8 +67,8 @@ class Denoiser:
             raise unknown("precondition", precondition, ("edm",))
         if predicts is None and precondition is None:
             raise TypeError("Denoiser: say what the network predicts, e.g. predicts='noise'")
-        if variance not in (None, "learned-range"):
-            raise unknown("variance", variance, ("learned-range",))
+        if variance not in (None, *VARIANCES):
+            raise unknown("variance", variance, VARIANCES)
         if predicts is not None and not isinstance(predicts, str):
             came = type(predicts).__name__
             raise TypeError(f"Denoiser: predicts must be a name such as 'noise', got {came}")
@@ -98,13 +109,14 @@ class Denoiser:
         real = torch.float64 if like.dtype == torch.float64 else torch.float32
         return torch.tensor(v).to(device=like.device, dtype=torch.int64 if v.dtype == np.int64 else real)
 
-    def raw(self, x: Tensor, t: Tensor, cond: Mapping[str, Any]) -> Tensor:
-        """One call of the network, its output checked: a tensor of x's shape on x's device."""
+    def raw(self, x: Tensor, t: Tensor, cond: Mapping[str, Any], whole: bool = False) -> Tensor:
+        """One call of the network, its output checked: a tensor of x's shape on x's device; whole: with the
+        channels of a learned variance."""
         if self.x_dtype is not None and x.dtype != self.x_dtype:
             x = x.to(self.x_dtype)
-        return self.take(self.net(x, t, **cond), x)
+        return self.take(self.net(x, t, **cond), x, whole)
 
-    def take(self, out: Any, x: Tensor) -> Tensor:
+    def take(self, out: Any, x: Tensor, whole: bool = False) -> Tensor:
         """The prediction inside whatever the network returned."""
         if not isinstance(out, Tensor):
             if isinstance(out, (tuple, list)) and out:
@@ -116,9 +128,14 @@ class Denoiser:
                     "the network must return a tensor, a tuple whose first is one, or an object with "
                     f".sample; got {type(out).__name__}"
                 )
-        want, allowed = tuple(x.shape), [tuple(x.shape)]
+        want = tuple(x.shape)
+        allowed = [] if whole else [want]
         if self.variance is not None and x.dim() > 1:
             allowed.append((want[0], 2 * want[1], *want[2:]))
+        if not allowed:
+            raise ValueError(
+                "this solver reads a learned variance: say Denoiser(..., variance='learned-range')"
+            )
         if tuple(out.shape) not in allowed:
             need = " or ".join(map(str, allowed))
             raise ValueError(
@@ -130,10 +147,17 @@ class Denoiser:
             raise ValueError(f"the network returned a tensor on {out.device} for x on {x.device}")
         if out.layout != torch.strided:
             raise TypeError(f"the network returned a tensor of layout {out.layout}; need a dense one")
-        return out[:, : want[1]] if tuple(out.shape) != want else out
+        return out if whole or tuple(out.shape) == want else out[:, : want[1]]
 
-    def __call__(self, x: Tensor, t: Any, cond: Mapping[str, Any] | None = None) -> Tensor:
-        """The data prediction at time t (a number, or one per sample), like x; differentiable."""
+    def __call__(
+        self,
+        x: Tensor,
+        t: Any,
+        cond: Mapping[str, Any] | None = None,
+        consts: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """The data prediction at time t (a number, or one per sample), like x; differentiable. consts: what
+        the process pulls to, by name, where it does."""
         batch, shape = x.shape[0], (-1, *[1] * (x.dim() - 1))
         t = np.asarray(t.tolist() if isinstance(t, Tensor) else t, dtype=np.float64)
         if t.shape not in ((), (batch,)):
@@ -148,8 +172,13 @@ class Denoiser:
 
         p, q = convert(self.predicts, "data", node)
         scaled = wide * column(input_scale(self.predicts, node))
-        raw = self.raw(scaled.to(x.dtype), self.times_tensor(t, x), cond or {})
-        return (column(p) * wide + column(q) * raw.to(wide.dtype)).to(x.dtype)
+        raw = self.raw(scaled.to(x.dtype), self.times_tensor(t, x), cond or {}).to(wide.dtype)
+        if self.process.const is not None:
+            c = const_of(self.process, consts, "Denoiser").to(wide.dtype)
+            wide = wide - column(self.process.offset(t)) * c
+            if self.predicts == "flow":
+                raw = raw - column(self.process.doffset(t)) * c
+        return (column(p) * wide + column(q) * raw).to(x.dtype)
 
     def __repr__(self) -> str:
         name = type(self.net).__name__

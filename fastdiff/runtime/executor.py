@@ -75,7 +75,7 @@ class Tables:
         if any(kind.startswith("const") for kind in self.kinds):
             return False
         for s in self.stages:
-            if s.call is not None and (s.call.kind != "net" or s.call.branches != (0,)):
+            if s.call is not None and (s.call.kind != "net" or len(s.call.outs) != 1):
                 return False
             if s.emits or (s.draws and not s.inputs):
                 return False

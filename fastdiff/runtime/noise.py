@@ -29,7 +29,7 @@ from ..noise.streams import column_stream
 from ..ops.normal import normal
 
 EDGE = 16.0  # |lambda| at the ends of the tree; sigma / alpha from 1e-7 to 1e7
-DEPTHS = 16, 30  # of the tree: where it starts, and where counters end
+DEPTHS = 18, 30  # of the tree: cells of 1.2e-4 in lambda, finer where steps are; counters end at 30
 TOGETHER = 8  # increments made at a time: they share the way down to them, and want memory
 
 Key = tuple[int, int]  # step and column of a draw

@@ -5,6 +5,7 @@ One linear_step with per-sample coefficients; xi comes from the training stream 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,21 @@ from ..noise.streams import TRAINING
 from ..ops.linear_step import linear_step
 from ..ops.normal import normal
 from .checks import check_x
+from .denoiser import const_of
 
 
 def perturb(
-    process: Process, x0: Tensor, t: Any, *, seeds: Any = None, draw: int = 0, backend: str | None = None
+    process: Process,
+    x0: Tensor,
+    t: Any,
+    *,
+    seeds: Any = None,
+    consts: Mapping[str, Tensor] | None = None,
+    draw: int = 0,
+    backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(x_t, noise), both like x0 (B, *); t: a number or (B,) of them in [t_zero, t_max].
+    """(x_t, noise), both like x0 (B, *); t: a number or (B,) of them in [t_zero, t_max]; consts: what the
+    process pulls to, by name, where it does.
 
     Differentiable in x0. Raises TypeError for x0 that is no dense floating point tensor or t that is no
     numbers, ValueError for t of another length or outside the process.
@@ -40,10 +50,14 @@ def perturb(
             f"perturb: t must lie in [{low:g}, {high:g}], got {times.min():g} .. {times.max():g}"
         )
     rng = resolve(seeds, batch, x0.device)
-    columns = np.stack([np.broadcast_to(f(times), (batch,)) for f in (process.alpha, process.sigma)], -1)
+    tensors, weights = [x0], [process.alpha, process.sigma]
+    if process.const is not None:
+        tensors.append(const_of(process, consts, "perturb"))
+        weights.insert(1, process.offset)
+    columns = np.stack([np.broadcast_to(f(times), (batch,)) for f in weights], -1)
     wide = torch.float64 if x0.dtype == torch.float64 else torch.float32
     A = torch.as_tensor(columns[:, None, :]).to(x0.device, wide).contiguous()
-    (x_t,) = linear_step([x0], A, rng=rng, draws=[draw], streams=[TRAINING], backend=backend)
+    (x_t,) = linear_step(tensors, A, rng=rng, draws=[draw], streams=[TRAINING], backend=backend)
     return x_t, normal(x0.shape, rng, draw, TRAINING, dtype=x0.dtype, backend=backend)
 
 

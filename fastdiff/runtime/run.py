@@ -20,6 +20,7 @@ from .conditions import detached, rows, same, stack
 from .context import Context, Graph, ask_inputs, run_hook
 from .executor import Executor
 from .noise import Source
+from .operators import OPERATORS
 from .state import State, needed
 
 T_CHANGED = "the network changed its times t in place; let it work on a copy (t.clone())"
@@ -147,6 +148,10 @@ class Run:
         if hooks:
             keys = rng if rng is not None else resolve(0, executor.shape[0], executor.device)
             self.ctx = Context(executor.denoiser, cond, keys, self.plan.visits, executor.backend, part)
+            kinds = enumerate(self.plan.kinds)
+            self.ctx.consts = {
+                k[6:]: registers[r] for r, k in kinds if k.startswith("const:") and r in registers
+            }
 
     def go(self, first: int, last: int) -> None:
         """Stages first .. last - 1."""
@@ -163,7 +168,8 @@ class Run:
                     continue
                 for r in (*stage.drop, *call.outs):  # their memory is free before the network asks for more
                     self.registers[r] = None  # type: ignore[assignment]
-                outs = self.network(k, call) if call.kind == "net" else self.hook(k, call)
+                act = self.operator if call.kind.startswith("call:") else self.hook
+                outs = self.network(k, call) if call.kind == "net" else act(k, call)
                 if self.plain:
                     outs = [
                         self.outputs.own(o, r, call.step, self.registers)
@@ -184,7 +190,9 @@ class Run:
         self.go(first, boundary)
         mine = {id(t) for t in self.places.values()}
         alive = {r: self.registers[r] for r in sorted(needed(self.plan, boundary))}
-        alive = {r: t if id(t) in mine else t.detach().clone() for r, t in alive.items()}
+        # a const may be one row for all
+        kept = {r: t.detach().expand(self.e.shape).clone() for r, t in alive.items() if id(t) not in mine}
+        alive |= kept
         rng = resolve(0, self.e.shape[0], self.e.device) if self.rng is None else self.rng
         kind = "" if self.noise is None else self.noise if isinstance(self.noise, str) else "callable"
         return State(self.plan.digest, boundary, step, self.e.dtype, alive, rng, kind)
@@ -263,6 +271,17 @@ class Run:
             total = list(self._launch([*total, *some], table.contiguous(), drawn, *end))
         return total[0]
 
+    def operator(self, k: int, call: PlanCall) -> list[Tensor]:
+        """An operator's output, in the dtype of the state."""
+        args = [self.registers[r] for r in call.args]
+        name = call.kind[5:]
+        act = self.e.denoiser.process.operators.get(name) or OPERATORS[name]
+        out = act(*args, t=call.t, params=call.params)
+        if not isinstance(out, Tensor) or out.shape != args[0].shape or out.device != args[0].device:
+            came = f"{tuple(out.shape)} on {out.device}" if isinstance(out, Tensor) else type(out).__name__
+            raise ValueError(f"the operator {name!r} must return a tensor like its first, got {came}")
+        return [out.to(args[0].dtype)]
+
     # the network
 
     def network(self, k: int, call: PlanCall) -> list[Tensor]:
@@ -275,14 +294,17 @@ class Run:
             leaf, mode = x.detach().requires_grad_(True), torch.enable_grad()
         before = version(x) if self.plain else 0
         conds, merged = self._conditions(call.branches, k)
+        whole = len(call.outs) > len(call.branches)
         with mode:
             if merged is None:
-                outs = self._one_by_one(leaf, t, conds, call.step)
+                outs = self._one_by_one(leaf, t, conds, call.step, whole)
             else:
                 many = len(conds)
-                outs = list(
-                    self._evaluate(torch.cat([leaf] * many), torch.cat([t] * many), merged).chunk(many)
-                )
+                xs, ts = torch.cat([leaf] * many), torch.cat([t] * many)
+                outs = list(self._evaluate(xs, ts, merged, whole).chunk(many))
+        if whole:
+            halves = [o.tensor_split(2, 1) for o in outs]
+            outs = [*(prediction for prediction, _ in halves), halves[0][1]]
         if self.plain and version(x) != before:
             raise ValueError(
                 f"the network changed its input x in place at step {call.step}; "
@@ -297,10 +319,12 @@ class Run:
             ctx.outputs = outs
         return outs
 
-    def _one_by_one(self, x: Tensor, t: Tensor, conds: list[dict[str, Any]], step: int) -> list[Tensor]:
+    def _one_by_one(
+        self, x: Tensor, t: Tensor, conds: list[dict[str, Any]], step: int, whole: bool
+    ) -> list[Tensor]:
         outs, came = [], []
         for c in conds:
-            outs.append(self._evaluate(x, t, c))
+            outs.append(self._evaluate(x, t, c, whole))
             came.append(version(outs[-1]) if self.plain else 0)
         if self.plain and [version(o) for o in outs] != came:
             raise ValueError(
@@ -309,11 +333,11 @@ class Run:
             )
         return outs
 
-    def _evaluate(self, x: Tensor, t: Tensor, cond: Mapping[str, Any]) -> Tensor:
+    def _evaluate(self, x: Tensor, t: Tensor, cond: Mapping[str, Any], whole: bool) -> Tensor:
         raw = self.e.denoiser.raw
         if self.gradient == "checkpoint":
-            return checkpoint(raw, x, t, cond, use_reentrant=False)  # type: ignore[return-value]
-        return raw(x, t, cond)
+            return checkpoint(raw, x, t, cond, whole, use_reentrant=False)  # type: ignore[return-value]
+        return raw(x, t, cond, whole)
 
     def _conditions(self, branches: tuple[int, ...], k: int) -> Conditions:
         """Made anew only when some hook gives others than at the last call."""

@@ -151,7 +151,9 @@ class Sampler:
                 raise ValueError("stop does not go with trajectory, callback or gradient")
         if looked_at:
             plan, times = self._looked_at()
-        registers |= check_consts(plan, consts, like, registers if isinstance(x, State) else ())
+        # a State has those that are still read
+        had = range(len(plan.kinds)) if isinstance(x, State) else ()
+        registers |= check_consts(plan, consts, like, had)
         executor = self._executor(plan, like)
         if rng is None and (executor.random or seeds is not None):
             rng = resolve(seeds, like.shape[0], like.device)

@@ -5,6 +5,8 @@
 
     variance "small"    c = sigma_t sqrt(1 - e^{-2h})      the posterior's, for data at one point
     variance "large"    c = sigma_s sqrt(1 - e^{-2h})      the forward step's, for data of unit variance
+    "learned-range"     log c between both, each element's weight (v + 1) / 2 by the network's second half v
+    "learned"           2 log c = v
 
 "small" equals `ddim` with eta = 1 and `dpmpp-2m-sde` of order 1; weak order 1.
 
@@ -13,11 +15,13 @@ Source: Ho et al. 2020, arXiv:2006.11239, equation 7; Nichol & Dhariwal 2021, ar
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from ..core.math import Number, expm1, sqrt
+from ..core.math import Number, expm1, log, sqrt
 from ..core.process import Node
-from ..core.solver import Past, Solver
+from ..core.solver import Past, Solver, check_choice
+
+VARIANCES = ("small", "large", "learned-range", "learned")
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,11 @@ class DDPM(Solver):
     stochastic = True
     source = "Ho et al. 2020, arXiv:2006.11239"
 
-    variance: Literal["small", "large"] = "small"
+    variance: str = "small"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self, "variance", VARIANCES)
 
     def step(self, p: Any, s: Node, t: Node, past: Past) -> Past:
         return self.jump(p, s, t, -expm1(2 * (s.lam - t.lam)))
@@ -38,6 +46,11 @@ class DDPM(Solver):
 
     def jump(self, p: Any, s: Node, t: Node, fresh: Number) -> Past:
         x0 = p.model(p.x, s)
+        if self.variance.startswith("learned"):
+            mean = s.alpha / t.alpha * (t.sigma / s.sigma) ** 2 * p.x + t.alpha * fresh * x0
+            ends = [2 * log(n.sigma) + log(fresh) for n in (t, s)] if self.variance != "learned" else []
+            p.x = p.call("learned-noise", t, mean, p.further(), p.noise(s, t), params=ends)
+            return []
         std = t.sigma if self.variance == "small" else s.sigma
         p.x = s.alpha / t.alpha * (t.sigma / s.sigma) ** 2 * p.x + t.alpha * fresh * x0
         p.x = p.x + std * sqrt(fresh) * p.noise(s, t)

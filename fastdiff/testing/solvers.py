@@ -25,7 +25,8 @@ from ..core.solver import choices as allowed
 from .mixture import GaussianMixture
 
 Row = dict[int, Decimal]
-SAMPLES = {"eta": (0.5, 1.0), "churn": (4.0,)}  # values worth a test of options that are numbers
+# values worth a test of options that are numbers
+SAMPLES = {"eta": (0.5, 1.0), "churn": (4.0,), "tau": (0.0, 0.6), "variance": ("large",)}
 
 
 def planned() -> list[str]:
@@ -34,8 +35,8 @@ def planned() -> list[str]:
 
 
 def variants(key: str) -> list[dict[str, Any]]:
-    """The defaults, then each other value of each field alone; order and startup in all combinations. Without
-    those that make a planned solver adaptive."""
+    """The defaults, then each other value of each field alone; order and startup in all combinations. Those
+    that ask operators, which know tensors only, or make a planned solver adaptive are left out."""
     cls = solvers.get(key)
     default = {f.name: f.default for f in fields(cls)}  # type: ignore[arg-type]
     known = {**SAMPLES, **allowed(cls)}
@@ -46,7 +47,8 @@ def variants(key: str) -> list[dict[str, Any]]:
     for values in itertools.product(*([default[n], *others[n]] for n in both)):
         made.append({n: v for n, v in zip(both, values, strict=True) if v != default[n]})
     made += [{n: v} for n, values in others.items() if n not in both for v in values]
-    return [o for o in made if solvers.make(key, **o).adaptive == solvers.make(key).adaptive]
+    kinds = [(solvers.make(key, **o), o) for o in made]
+    return [o for s, o in kinds if s.linear and s.adaptive == solvers.make(key).adaptive]
 
 
 class Digits:
@@ -109,7 +111,7 @@ def network_rows(solver: Solver, process: Process, times: Sequence[float], predi
     """Row k: what call k is given, over (x_T, output 0, output 1, ...) in 60 digits; the last row is the
     result.
 
-    Draws are left out: a plan makes them again and carries none.
+    Draws and consts are left out: a plan makes them again, or has them, and carries none.
     """
     rows: list[Row] = []
 
@@ -124,6 +126,7 @@ def network_rows(solver: Solver, process: Process, times: Sequence[float], predi
             predicts,
             wanted=solver.predicts,
             noise=lambda step, column: _Sparse({}),
+            consts={} if process.const is None else {process.const: _Sparse({})},
         )
         solver.record(run, [process.node(Real(float(t))) for t in times])
         return [*rows, run.x.c]

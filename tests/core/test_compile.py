@@ -24,7 +24,8 @@ KINDS = (*PREDICTIONS, "edm")
 
 def grid_for(process: Process, steps: int, predicts: str, final: str = "zero") -> np.ndarray:
     times = grids.make(process.default_grid).times(process, steps, final).copy()
-    if predicts in ("noise", "score") and process.node(float(times[0])).pure:
+    top = process.node(float(times[0]))
+    if top.pure and (predicts in ("noise", "score") or top.clean):  # clean: the far end of a bridge
         times[0] *= 0.999
     return times
 
@@ -40,6 +41,8 @@ def test_carries_the_fewest_tensors(process: str) -> None:
             for j, predicts in enumerate(KINDS):
                 if process not in ("vp", "flow-matching") and (i + j) % 3:
                     continue
+                if made.const is not None and predicts == "edm":
+                    continue  # is refused
                 steps = 8 + (i + j) % 3
                 times = grid_for(made, steps, predicts, ("zero", "sigma_min")[(i + j) % 2])
                 p = plan(key, made, times, predicts=predicts, **options)
@@ -113,7 +116,9 @@ def test_one_stage_a_call_and_one_launch_a_stage() -> None:
             p = plan(key, VP, grid_for(VP, 9, "noise"), **options)
             assert len(p.stages) == len(p.calls) + 1 and p.stages[-1].call is None
             for s in p.stages:
-                assert len(s.outputs) <= OUTPUTS and len(s.inputs) <= INPUTS and len(s.draws) <= DRAWS
+                # what is more than a launch takes is split, where as much must be carried
+                assert len(s.outputs) <= max(OUTPUTS, p.carried)
+                assert len(s.inputs) <= INPUTS and len(s.draws) <= DRAWS
                 assert all(np.any(column != 0) for column in s.coeffs.T), (
                     "a coefficient 0 removes the read and the draw"
                 )

@@ -132,3 +132,26 @@ def test_lagrange_rows_are_derivatives_at_zero():
     with precision():
         exact = fm.lagrange([Real(u) for u in nodes])
         assert np.allclose([[float(c) for c in row] for row in exact], rows, rtol=1e-12)
+
+
+@pytest.mark.parametrize("nodes", [[0.4], [0.0, -0.7], [0.8, 0.0, -0.7, -1.9]])
+def test_polynomial_weights_integrate_polynomials_under_any_weight(nodes):
+    """int_0^1 sqrt(u) P(u) du, whose moments are 1 / ((k + 3/2) k!)."""
+    b = fm.polynomial_weights([1 / ((k + 1.5) * math.factorial(k)) for k in range(len(nodes))], nodes)
+    for power in range(len(nodes)):
+        got = sum(w * u**power for w, u in zip(b, nodes, strict=True))
+        assert got == pytest.approx(1 / (power + 1.5), rel=1e-11)
+
+
+@pytest.mark.parametrize("points", [1, 2, 5, 12, 40])
+def test_gauss_legendre(points):
+    a, b = 0.3, 1.7
+    for degree in (0, 1, 2 * points - 2, 2 * points - 1):
+        got = sum(w * x**degree for x, w in fm.gauss_legendre(a, b, points))
+        assert got == pytest.approx((b ** (degree + 1) - a ** (degree + 1)) / (degree + 1), rel=1e-12)
+    with precision():
+        x, w = fm.gauss_legendre(Real(a), Real(b), points)[0]
+        assert isinstance(x, Real) and isinstance(w, Real)
+    t = torch.tensor(b, dtype=torch.float64, requires_grad=True)
+    sum(w * x for x, w in fm.gauss_legendre(a, t, points)).backward()
+    assert t.grad.item() == pytest.approx(b, rel=1e-13)

@@ -111,6 +111,11 @@ def test_promises(key, process, final):
             with pytest.raises(ValueError, match=f"grid '{key}' needs a process whose time runs in"):
                 grids.make(key).times(process, steps, final)
             continue
+        short = key == "ays" or (key in SPACED and final != "zero" and steps == 900)
+        if process.key == "ouve" and short:  # sigma / alpha ends at 1.74, and t_min is the 30th of 1000 steps
+            with pytest.raises(ValueError, match=f"grid '{key}'.*(OUVE ends at|strictly decreasing)"):
+                grids.make(key).times(process, steps, final)
+            continue
         if key == "leading" and steps == 1 and final == "zero":
             with pytest.raises(ValueError, match="cannot take 1 step: it would start at the data"):
                 grids.make(key).times(process, steps, final)
@@ -140,6 +145,8 @@ def test_levels_mean_sigma_over_alpha(key):
     want = grids.make(key, **options).times(P.EDM(), 12)[:-1]
     for name in processes.names():
         process = processes.make(name)
+        if process.lam(process.t_max) > -np.log(14.0):
+            continue  # OUVE ends at 1.74
         times = grids.make(key, **options).times(process, 12)
         assert rho(process, times[:-1]) == pytest.approx(want, rel=1e-11), name
         last = grids.make(key, **options).times(process, 12, "sigma_min")[-1:]

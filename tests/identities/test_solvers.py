@@ -20,7 +20,10 @@ VP, EDM, FLOW = (processes.get(k)() for k in ("vp", "edm", "flow-matching"))
 
 
 def grid_for(process: Process, steps: int = 9, final: str = "zero") -> np.ndarray:
-    return grids.make(process.default_grid).times(process, steps, final)
+    times = grids.make(process.default_grid).times(process, steps, final).copy()
+    if process.node(float(times[0])).clean:
+        times[0] *= 0.999  # at the far end of a bridge nothing but data predictions can be converted
+    return times
 
 
 def assert_same(a: Plan, b: Plan) -> None:
@@ -43,7 +46,11 @@ def assert_same(a: Plan, b: Plan) -> None:
             return next(calls)
 
         y = interpret(
-            p, net, np.arange(4.0), noise=lambda s, c: np.random.default_rng([s, c]).standard_normal(4)
+            p,
+            net,
+            np.arange(4.0),
+            noise=lambda s, c: np.random.default_rng([s, c]).standard_normal(4),
+            consts={kind[6:]: np.cos(np.arange(4.0)) for kind in p.kinds if kind.startswith("const:")},
         )
         results.append([*seen, y])
     for x, y in zip(*results, strict=True):  # what the network is given at every call, and the result

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fastdiff.noise import Seeds, resolve
-from fastdiff.ops import backends, error_norm, linear_step, normal, uniform
+from fastdiff.ops import backends, error_norm, linear_step, noise, normal, uniform
 
 F32, F16, BF16, F64 = torch.float32, torch.float16, torch.bfloat16, torch.float64
 
@@ -87,6 +87,43 @@ def test_fills(fill, dtype, same_bits):
             fill((2, *shape), rng, 2**32 - 1, 200, dtype=dtype, backend="triton"),
             fill((2, *shape), rng, 2**32 - 1, 200, dtype=dtype, backend="reference"),
         )
+
+
+@pytest.mark.parametrize(
+    ("family", "parameters"),
+    [
+        ("normal", ()),
+        ("uniform", ()),
+        ("exponential", ()),
+        ("gumbel", ()),
+        ("laplace", ()),
+        ("rademacher", ()),
+        *[("bernoulli", (p,)) for p in (0.0, 0.3, 1.0)],
+        ("bimodal", (0.6,)),
+        *[("student_t", p) for p in ((5.0, 0.0), (0.2, 0.0), (3.0, 1.0))],
+        *[("multivariate_t", p) for p in ((5.0, 0.0), (0.7, 0.0))],
+        *[("gamma", p) for p in ((0.1, 1.0), (3.7, 1.0), (1e5, 1.0), (0.3, 0.0), (2.0, 0.0))],
+    ],
+)
+def test_laws(family, parameters, same_bits):
+    rng = resolve(Seeds(2**62 + 12345, [2**40 + 3, 7]), 2)
+    maps = [((257,), {}), ((3, 6, 6), {"symmetric": 6}), ((4, 5), {"offset": 70, "strides": [-9, 2]})]
+    for (shape, options), dtype in zip(maps, (F32, F16, BF16), strict=True):
+        a, b = (
+            noise(
+                family,
+                (2, *shape),
+                rng,
+                9,
+                200,
+                parameters=parameters,
+                dtype=dtype,
+                backend=backend,
+                **options,
+            )
+            for backend in ("triton", "reference")
+        )
+        same_bits(a, b)
 
 
 def test_published_vectors():

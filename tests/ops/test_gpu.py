@@ -67,6 +67,40 @@ def test_fills(backend, same_bits):
         )
 
 
+@pytest.mark.parametrize(
+    ("family", "parameters"),
+    [
+        ("normal", ()),
+        ("uniform", ()),
+        ("exponential", ()),
+        ("gumbel", ()),
+        ("laplace", ()),
+        ("rademacher", ()),
+        ("bernoulli", (0.3,)),
+        ("bimodal", (0.6,)),
+        *[("student_t", p) for p in ((5.0, 0.0), (0.2, 0.0))],
+        *[("multivariate_t", p) for p in ((5.0, 0.0), (0.7, 0.0))],
+        *[("gamma", p) for p in ((0.1, 1.0), (3.7, 1.0), (0.3, 0.0), (2.0, 0.0))],
+    ],
+)
+def test_laws(family, parameters, backend, same_bits):
+    rng = resolve(2**62 + 5, 3)
+    maps = [
+        ((100_003,), {}),
+        ((64, 64), {}),
+        ((2, 96, 96), {"symmetric": 96}),
+        ((4, 5), {"offset": 70, "strides": [-9, 2]}),
+    ]
+    for (shape, options), dtype in itertools.product(maps, DTYPES):
+        a, b = (
+            ops.noise(
+                family, (3, *shape), r, 9, 200, parameters=parameters, dtype=dtype, backend=which, **options
+            )
+            for r, which in ((rng.cuda(), backend), (rng, "cpu"))
+        )
+        same_bits(a, b)
+
+
 def test_moments(backend):
     """5 standard errors of the first four moments of 10^7 normals."""
     n = 10**7

@@ -27,12 +27,14 @@ def test_is_the_formula(key: str) -> None:
     x0 = torch.randn(5, 3, 2, dtype=torch.float64)
     t = np.linspace(process.t_min, process.t_max, 5)
     t[0] = process.t_zero
-    x_t, noise = process.perturb(x0, t, seeds=4)
-    a, s = (
+    c = torch.randn(5, 3, 2, dtype=torch.float64)
+    pull = process.offset if process.const else (lambda t: 0.0)
+    x_t, noise = process.perturb(x0, t, seeds=4, consts={process.const: c} if process.const else None)
+    a, s, k = (
         torch.as_tensor(np.asarray(f(t), dtype=np.float64) * np.ones(5))[:, None, None]
-        for f in (process.alpha, process.sigma)
+        for f in (process.alpha, process.sigma, pull)
     )
-    torch.testing.assert_close(x_t, a * x0 + s * noise, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(x_t, a * x0 + k * c + s * noise, rtol=1e-14, atol=1e-14)
     assert torch.equal(noise, fd.noise.normal((5, 3, 2), 4, stream=2, dtype=torch.float64))
     assert torch.equal(x_t[0], a[0] * x0[0]), "no noise at the process's zero"
 

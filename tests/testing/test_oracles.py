@@ -120,11 +120,12 @@ def test_flow_of_one_gaussian_is_the_closed_form(key):
     back."""
     pytest.importorskip("scipy")
     process, gauss = processes.make(key), GaussianMixture([1.0], [0.7], [0.4])
-    x = process.prior_std(process.t_max) * np.linspace(-2.5, 2.5, 11)
-    for t0, t1 in ((process.t_max, process.t_zero), (process.t_min, 0.6 * process.t_max)):
+    top = process.t_max * (0.999 if process.node(process.t_max).clean else 1)  # a bridge's far end has no law
+    x = process.prior_std(top) * np.linspace(-2.5, 2.5, 11)
+    for t0, t1 in ((top, process.t_zero), (process.t_min, 0.6 * process.t_max)):
         want = gaussian_flow(0.7, 0.4, process, x, t0, t1)
         assert np.abs(pf_ode(gauss, process, x, t0, t1) - want).max() < 1e-10 * max(1, np.abs(want).max())
-    assert isinstance(pf_ode(gauss, process, torch.zeros(2, 3), process.t_max, process.t_min), torch.Tensor)
+    assert isinstance(pf_ode(gauss, process, torch.zeros(2, 3), top, process.t_min), torch.Tensor)
 
 
 def test_flow_of_a_mixture_is_that_of_another_equation():

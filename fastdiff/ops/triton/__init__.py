@@ -6,6 +6,6 @@ take CPU tensors.
 
 from .error_norm import error_norm_
 from .linear_step import linear_step_
-from .normal import fill_
+from .noise import fill_
 
 __all__ = ["error_norm_", "fill_", "linear_step_"]

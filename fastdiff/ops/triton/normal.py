@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from ._launch import OPTIONS, block, narrow, on
+from ._launch import narrow
 
 
 @triton.jit
@@ -109,17 +108,3 @@ def fill_kernel(out, rng, E, parts, draw, stream, NORMAL: tl.constexpr, BLOCK: t
     if out.dtype.element_ty == tl.float64:
         z = z.to(tl.float64)
     tl.store(out + b * E + e, narrow(z, out.dtype.element_ty), mask=e < E)
-
-
-def fill_(out: Tensor, rng: Tensor, draw: int, stream: int, family: str) -> None:
-    """The kernel behind `normal` and `uniform`."""
-    if out.numel() == 0:
-        return
-    B = out.shape[0]
-    E = out.numel() // B
-    size = block(E)
-    parts = triton.cdiv(E, size)
-    with on(out):
-        fill_kernel[(B * parts,)](
-            out, rng, E, parts, draw, stream, NORMAL=family == "normal", BLOCK=size, **OPTIONS
-        )
