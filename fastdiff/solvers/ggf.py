@@ -8,8 +8,8 @@
 
 Steps in time, by controller "i" with exponent 0.9. W is the same motion whatever steps are tried: a refused
 one is walked again in smaller steps. legacy=True draws it anew, as the released code does: what is refused is
-then forgotten, and the law is off however small the tolerance (a variance 2 % too large for normal data on
-VP). Two network calls an attempt.
+then forgotten, and the law is off however small the tolerance (normal data of 16 elements on VP: a variance
+6 % too large). Two network calls an attempt.
 
 Source: Jolicoeur-Martineau et al. 2021, arXiv:2105.14080, algorithm 1; Lamba 2003 ("lamba").
 """

@@ -156,19 +156,19 @@ def variance(x: Tensor, alpha: float) -> float:
 @pytest.mark.parametrize("legacy", [False, True])
 def test_law_of_ggf(legacy: bool) -> None:
     """Gaussian data, 2^15 elements: mean and variance within 4 standard errors (of the variance relatively
-    sqrt(2 / 2^15)), and 1 % for the tolerance. Noise drawn anew after a rejection leaves up to 5 %, which no
-    tolerance removes: the reason for the path."""
+    sqrt(2 / 2^15)), and 1 % for the tolerance. Noise drawn anew after a rejection leaves 6 % in samples of 16
+    elements, a third of whose attempts are refused, and no tolerance removes it: the reason for the path."""
     if not legacy and motion.brownian is None:
         pytest.skip("this build has no Brownian paths: noise is drawn anew")
     s, t = (VP.node(v) for v in ENDS)
-    x = s.alpha * M0 + math.hypot(s.alpha * S0, s.sigma) * fd.noise.normal((64, 512), 3)
+    x = s.alpha * M0 + math.hypot(s.alpha * S0, s.sigma) * fd.noise.normal((2048, 16), 3)
     den = denoiser(data=GAUSSIAN)
     exact = (t.alpha * S0) ** 2 + t.sigma**2
     solver = solvers.make("ggf", rtol=0.02, atol=0.01, legacy=legacy)
     got = AdaptiveSampler(den, solver, ENDS).solve(x, seeds=2)
     off = variance(got.x, t.alpha) / exact - 1
     noise = 4 * math.sqrt(2 / x.numel())
-    assert abs(off) < (0.05 if legacy else 0.01) + noise
+    assert (noise < off < 0.1) if legacy else abs(off) < 0.01 + noise
     assert abs(float(got.x.double().mean()) - t.alpha * M0) < 0.005 + 4 * math.sqrt(exact / x.numel())
 
 
