@@ -14,6 +14,7 @@ from typing import Any
 import fastdiff as fd
 from fastdiff.core.plan import Recipe, _compile
 from fastdiff.core.solver import solvers
+from fastdiff.testing.solvers import planned
 
 PREDICTS = ("noise", "data")
 MORE = {
@@ -30,7 +31,7 @@ def run(steps: int = 20, repeats: int = 7) -> list[dict[str, Any]]:
     rows = []
     process = fd.processes.VP()
     times = fd.grid("logsnr", process, steps=steps)
-    for key in fd.solvers.names():
+    for key in planned():
         for options in MORE.get(key, ({},)):
             solver = solvers.make(key, **options)
             spent = []

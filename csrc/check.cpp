@@ -359,4 +359,56 @@ Brownian brownian(py::handle out, py::handle rng, py::handle at, py::handle dept
   return p;
 }
 
+Norm norm(py::handle in, py::handle C, py::handle a, py::handle b, double atol, double rtol,
+          const std::string& kind, py::handle work, py::handle out, Place& place) {
+  constexpr const char* kNorm = "error_norm";
+  Norm n{};
+  const dl::Items ins(in, {kNorm, "E"});
+  if (ins.size() < 1 || ins.size() > kMaxIn)
+    refuse({kNorm, "E"}, "has " + count(ins.size(), "tensor") + "; need 1 .. 12");
+  n.n_in = ins.size(), n.atol = atol, n.rtol = rtol, n.E = 1;
+  const View x = dl::view(a, {kNorm, "a"});
+  first_place(x, {kNorm, "a"}, place);
+  if (x.ndim < 1) refuse({kNorm, "a"}, "has no dimensions; need (B, ...)");
+  n.B = x.shape[0];
+  for (int d = 1; d < x.ndim; ++d) n.E *= x.shape[d];
+  const auto state = [&](const View& v, const Where& w) {
+    same_place(v, w, place);
+    if (!real(v.dtype)) refuse(w, std::string("is ") + dl::name_of(v.dtype) + "; need a float type");
+    if (v.ndim != x.ndim || !std::equal(x.shape, x.shape + x.ndim, v.shape))
+      refuse(w, "is " + dl::shape_of(v) + " but a is " + dl::shape_of(x));
+    n.wide = n.wide || v.dtype == Dtype::f64;
+  };
+  state(x, {kNorm, "a"});
+  n.a = n.b = x.data, n.a_type = n.b_type = x.dtype;
+  if (!b.is_none()) {
+    const View v = dl::view(b, {kNorm, "b"});
+    state(v, {kNorm, "b"});
+    n.b = v.data, n.b_type = v.dtype;
+  }
+  for (int i = 0; i < n.n_in; ++i) {
+    const View v = dl::view(ins[i], {kNorm, "E", i});
+    state(v, {kNorm, "E", i});
+    n.in[i] = v.data, n.in_type[i] = v.dtype;
+  }
+  const auto table = [&](py::handle h, const char* name, std::initializer_list<int64_t> shape, Dtype type) {
+    const Where w{kNorm, name};
+    const View v = dl::view(h, w);
+    same_place(v, w, place);
+    if (v.dtype != type) refuse(w, std::string("is ") + dl::name_of(v.dtype) + "; need " + dl::name_of(type));
+    if (v.ndim != static_cast<int>(shape.size()) || !std::equal(shape.begin(), shape.end(), v.shape))
+      refuse(w, "is " + dl::shape_of(v) + ", which does not fit a of " + dl::shape_of(x));
+    return v.data;
+  };
+  const View c = dl::view(C, {kNorm, "C"});
+  n.C_wide = n.wide && c.dtype == Dtype::f64, n.C_step = c.ndim == 2 ? n.n_in : 0;
+  const Dtype of_c = n.C_wide ? Dtype::f64 : Dtype::f32;
+  n.C = c.ndim == 2 ? table(C, "C", {n.B, n.n_in}, of_c) : table(C, "C", {n.n_in}, of_c);
+  n.work = static_cast<double*>(table(work, "work", {n.B, chunks_of(n.E)}, Dtype::f64));
+  n.out = static_cast<float*>(table(out, "out", {n.B}, Dtype::f32));
+  if (kind != "rms" && kind != "max") refuse({kNorm, "norm"}, "is '" + kind + "'; there are rms and max");
+  n.largest = kind == "max";
+  return n;
+}
+
 }  // namespace fd::check

@@ -1,5 +1,5 @@
-// From Python's arguments to a Step, a Fill or a Brownian, with every check; the same for all devices. What is wrong is
-// said as std::invalid_argument (ValueError) that names the call, the argument, what came and what is
+// From Python's arguments to a Step, a Fill, a Brownian or a Norm, with every check; the same for all devices. What is
+// wrong is said as std::invalid_argument (ValueError) that names the call, the argument, what came and what is
 // allowed.
 #pragma once
 #include <vector>
@@ -21,6 +21,8 @@ void noise(Step& s, const dl::View* rng, const Place& place);
 
 Step step(py::handle T, py::handle A, py::handle index, py::handle rng, py::handle draws, py::handle streams,
           py::handle out, Place& place);
+Norm norm(py::handle in, py::handle C, py::handle a, py::handle b, double atol, double rtol,
+          const std::string& kind, py::handle work, py::handle out, Place& place);
 Fill fill(py::handle out, py::handle rng, py::handle draw, py::handle stream, const std::string& family,
           const std::vector<double>& constants, int64_t offset, const std::vector<int64_t>& strides,
           int64_t symmetric, Place& place);

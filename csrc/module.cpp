@@ -50,6 +50,15 @@ void brownian(py::handle out, py::handle rng, py::handle at, py::handle depth, p
   fd::cpu::run(p);
 }
 
+void error_norm(py::handle E, py::handle C, py::handle a, py::handle b, double atol, double rtol,
+                const std::string& norm, py::handle work, py::handle out) {
+  fd::check::Place place{fd::dl::kCpu, 0};
+  const fd::Norm n = fd::check::norm(E, C, a, b, atol, rtol, norm, work, out, place);
+  if (fd::cpu::small(n.B * n.E)) return fd::cpu::run(n);
+  const py::gil_scoped_release released;
+  fd::cpu::run(n);
+}
+
 // Ask for huge pages under a fresh tensor: touching 256 MiB in pages of 4 KiB costs more than ten steps over it
 void huge_pages(py::handle t) {
 #ifdef MADV_HUGEPAGE
@@ -80,6 +89,8 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
         py::arg("strides") = std::vector<int64_t>(), py::arg("symmetric") = 0);
   m.def("brownian_", &brownian, py::arg("out"), py::arg("rng"), py::arg("at"), py::arg("depth"),
         py::arg("coefs"), py::arg("scale"));
+  m.def("error_norm_", &error_norm, py::arg("E"), py::arg("C"), py::arg("a"), py::arg("b"), py::arg("atol"),
+        py::arg("rtol"), py::arg("norm"), py::arg("work"), py::arg("out"));
   m.def("huge_pages", &huge_pages, py::arg("t"));
   m.def("isa", &fd::cpu::isa);
   m.def("isas", &fd::cpu::isas);

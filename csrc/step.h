@@ -1,6 +1,7 @@
 // A checked call, as every backend gets it: plain addresses and numbers, nothing of Python, nothing of torch.
 #pragma once
 #include <cstdint>
+#include "core/error_norm.h"
 #include "core/families.h"
 #include "core/linear_step.h"
 #include "core/normal.h"
@@ -68,6 +69,25 @@ struct Brownian {
   const float* coefs;    // rows of three for a clock that is not uniform; null where it is
   int64_t rows;          // of one walk: the host has one for all increments, a device one for each
   const float* scale;    // (K or B,), null for none; with areas another row for these
+};
+
+// core/error_norm.h has the formula
+struct Norm {
+  int n_in;
+  int64_t B, E;
+  const void* in[kMaxIn];
+  Dtype in_type[kMaxIn];
+  const void* a;  // what the allowed error is measured by
+  const void* b;  // may be a
+  Dtype a_type, b_type;
+  const void* C;   // coefficients of `in`, (n_in) for each sample
+  bool C_wide;     // C holds float64
+  int64_t C_step;  // from one sample's coefficients to the next: n_in or 0
+  double atol, rtol;
+  bool wide;     // the arithmetic of elements is float64
+  bool largest;  // max norm, else rms
+  double* work;  // (B, chunks_of(E))
+  float* out;    // (B)
 };
 
 inline int64_t blocks_of(int64_t E) { return (E + 3) / 4; }

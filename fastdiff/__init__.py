@@ -8,6 +8,7 @@ from .core.hook import Hook
 from .core.plan import Plan, plan
 from .noise import Seeds
 from .runtime import perturb as _perturb  # noqa: F401 - fills Process.perturb
+from .runtime.adaptive import AdaptiveSampler
 from .runtime.denoiser import Denoiser
 from .runtime.distributed import gather
 from .runtime.sample import grid, sample
@@ -15,6 +16,7 @@ from .runtime.sampler import Sampler
 from .runtime.state import State, Trajectory
 
 __all__ = [
-    "Denoiser", "Hook", "NonFinite", "Plan", "Sampler", "Seeds", "State", "Trajectory", "__version__",
-    "gather", "grid", "grids", "guidance", "noise", "ops", "plan", "processes", "sample", "solvers", "tune",
+    "AdaptiveSampler", "Denoiser", "Hook", "NonFinite", "Plan", "Sampler", "Seeds", "State", "Trajectory",
+    "__version__", "gather", "grid", "grids", "guidance", "noise", "ops", "plan", "processes", "sample",
+    "solvers", "tune",
 ]

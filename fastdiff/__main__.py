@@ -42,14 +42,19 @@ def solvers() -> tuple[list[str], list[list[str]]]:
     times = grid("logsnr", process, steps=steps, final="sigma_min")
     rows = []
     for key in registry.names():
-        cls, p = registry.get(key), plan(key, process, times, predicts="noise")
+        cls = registry.get(key)
         text = sys.modules[cls.__module__].__doc__ or ""
         what = text.split("\n", 1)[0].split(":")[0].rstrip(".")
         found = re.search(r"Source: ([^\n]*?arXiv:[\d.]+\d)", text)
         source = found.group(1) if found else cls.source
-        draws = sum(len(s.draws) for s in p.stages)
-        counts = [f"{p.nfe / steps:.2g}", str(p.carried), f"{draws / steps:.2g}"]
-        rows.append([key, what, source, str(p.order), *counts])
+        solver = registry.make(key)
+        if solver.adaptive:
+            counts = ["adaptive", "-", "-"]
+        else:
+            p = plan(solver, process, times, predicts="noise")
+            draws = sum(len(s.draws) for s in p.stages)
+            counts = [f"{p.nfe / steps:.2g}", str(p.carried), f"{draws / steps:.2g}"]
+        rows.append([key, what, source, str(solver.order), *counts])
     return head, rows
 
 

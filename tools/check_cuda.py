@@ -24,7 +24,7 @@ CUDA = Path(__file__).resolve().parent.parent / "csrc" / "cuda"
 FLAGS = ["-c", "-O3", "-std=c++17", "--fmad=false", "-Xptxas=-v,-warn-spills"]  # as in CMakeLists.txt
 THREADS, MOST_REGISTERS = 256, 128  # of a block; two blocks on a multiprocessor
 REGISTERS, RESIDENT = 65536, 2048  # of a multiprocessor, and its threads
-FUSED = "FFMA|DFMA"
+FUSED, FLUSHING = "FFMA|DFMA", r"[FH]\w+.*\.FTZ"
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -56,13 +56,14 @@ class Kernel:
         if self.stack or self.count("LDL|STL"):
             found.append(f"spills: {self.stack} bytes of stack, {self.count('LDL|STL')} accesses to it")
         # A rounded square root is an estimate that fused operations correct: two of them, three where the
-        # argument is out of the ordinary. Nothing else may be fused, or flush subnormals.
-        roots = self.count("MUFU.RSQ")
-        for what, pattern, allowed in (("fused", FUSED, 3), ("flushing", r"[FH]\w+.*\.FTZ", 5)):
+        # argument is out of the ordinary; a rounded quotient likewise of a reciprocal, by up to nine of them.
+        # Nothing else may be fused, or flush subnormals.
+        roots, quotients = self.count("MUFU.RSQ"), self.count("MUFU.RCP")
+        for what, pattern, by_root, by_quotient in (("fused", FUSED, 3, 9), ("flushing", FLUSHING, 5, 5)):
             number = self.count(pattern)
-            if number > allowed * roots:
-                found.append(f"has {number} {what} operations for {roots} square roots")
-        if self.count("MUFU") > roots:
+            if number > by_root * roots + by_quotient * quotients:
+                found.append(f"has {number} {what} operations for {roots} roots and {quotients} quotients")
+        if self.count("MUFU") > roots + quotients:
             found.append("approximates something (MUFU)")
         if self.fast:
             _, n_in, n_out, _ = self.fast
@@ -100,6 +101,9 @@ def describe(mangled: str) -> tuple[str, tuple[int, ...] | None]:
         return f"general, float{32 if m[1] == 'f' else 64}{', short parts' if m[2] == '1' else ''}", None
     if m := re.search(r"8brownianILb(\d)E", mangled):
         return f"brownian{', areas' if m[1] == '1' else ''}", None
+    if m := re.search(r"norm_(chunk|end)I([fd])?Lb(\d)E", mangled):
+        kind = f", float{32 if m[2] == 'f' else 64}" if m[2] else ", end"
+        return f"norm, {'max' if m[3] == '1' else 'rms'}{kind}", None
     if m := re.search(r"fill_(noise|positions)", mangled):
         return {"noise": "fill", "positions": "fill, mapped"}[m[1]], None
     return mangled, None
@@ -175,7 +179,7 @@ def main() -> int:
     for fault in faults:
         print(f"check_cuda: {fault}", file=sys.stderr)
     if not faults:
-        print(f"{len(kernels)} kernels for {args.arch}: no spills, nothing fused but inside the square root,")
+        print(f"{len(kernels)} kernels for {args.arch}: no spills, fused inside roots and quotients only,")
         print("vectors of 16 bytes where all tensors have one type")
     return 1 if faults else 0
 

@@ -19,7 +19,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from fastdiff.ops.noise import PARAMETERS
-from fastdiff.ops.triton import brownian, linear_step, noise, normal
+from fastdiff.ops.triton import brownian, error_norm, linear_step, noise, normal
 from fastdiff.ops.triton._launch import OPTIONS
 
 ALIGNED = [["tt.divisibility", 16]]
@@ -53,6 +53,20 @@ def step(
 def fill(out: str, is_normal: bool) -> Any:
     signature = {"out": f"*{out}", "rng": "*i64", "E": "i64", "parts": "i64", "draw": "i32", "stream": "i32"}
     return normal.fill_kernel, signature, {"NORMAL": is_normal, "BLOCK": 1024}, [(0,), (2,)]
+
+
+def norm(inputs: tuple[str, ...], largest: bool, wide: str = "fp32") -> Any:
+    signature: dict[str, Any] = {"T": tuple(f"*{d}" for d in inputs)}
+    signature |= {"C": f"*{wide}", "a": f"*{inputs[0]}", "b": f"*{inputs[0]}", "work": "*fp64"}
+    signature |= {"limits": f"*{wide}", **{k: "i64" for k in ("E", "chunks", "C_step")}}
+    constants = {"N_IN": len(inputs), "LARGEST": largest, "BLOCK": 1024, "LEVELS": 10}
+    aligned = [(0, i) for i in range(len(inputs))] + [(2,), (3,), (6,)]
+    return error_norm.chunk_kernel, signature, constants, aligned
+
+
+def norm_end(largest: bool) -> Any:
+    signature = {"work": "*fp64", "out": "*fp32", "E": "i64", "chunks": "i64"}
+    return error_norm.end_kernel, signature, {"LARGEST": largest, "BLOCK": 1024, "LEVELS": 10}, []
 
 
 def law(family: str, boost: int) -> Any:
@@ -98,6 +112,11 @@ def variants() -> Iterator[tuple[str, Any]]:
     for family in ("gamma", "multivariate_t"):
         yield f"law {family}, boosted", law(family, 1)
     yield "law gamma, not centred", law("gamma", -1)
+    for largest in (False, True):
+        what = "max" if largest else "rms"
+        yield f"norm {what} fp32 + bf16", norm(("fp32", "bf16"), largest)
+        yield f"norm {what} fp64", norm(("fp64",), largest, "fp64")
+        yield f"norm {what}, end", norm_end(largest)
 
 
 def compiled(variant: Any, capability: int, options: dict[str, Any] = OPTIONS) -> str:
@@ -113,6 +132,8 @@ def faults(ptx: str) -> list[str]:
     loads = bool(re.search(r"ld\.global\.(v4\.b32|v2\.b64)", ptx))
     loads = loads or any(f"{name}_kernel" in ptx for name in ("fill", "law", "brownian"))
     stores = bool(re.search(r"st\.global\.(v4\.b32|v2\.b64)", ptx))
+    # a norm stores one number for a chunk, and its end reads few
+    loads, stores = loads or "end_kernel" in ptx, stores or "chunk_kernel" in ptx or "end_kernel" in ptx
     return found + ["no 128-bit load"] * (not loads) + ["no 128-bit store"] * (not stores)
 
 

@@ -23,21 +23,22 @@ struct Set {
   void (*step)(const Step&, int64_t, int64_t);
   void (*fill)(const Fill&, int64_t, int64_t);
   void (*brownian)(const PathJob&, int64_t, int64_t);
+  void (*norm)(const Norm&, int64_t, int64_t);
 };
 
 std::vector<Set> usable() {  // best last
-  std::vector<Set> sets{{"base", base::step_range, base::fill_range, base::brownian_range}};
+  std::vector<Set> sets{{"base", base::step_range, base::fill_range, base::brownian_range, base::norm_range}};
 #if FASTDIFF_X86
   __builtin_cpu_init();
   const auto all = [](auto... has) { return (has && ...); };
 #define FD_HAS(f) (__builtin_cpu_supports(f) != 0)
   if (!all(FD_HAS("avx2"), FD_HAS("fma"), FD_HAS("bmi"), FD_HAS("bmi2"), FD_HAS("f16c"))) return sets;
-  sets.push_back({"avx2", avx2::step_range, avx2::fill_range, avx2::brownian_range});
+  sets.push_back({"avx2", avx2::step_range, avx2::fill_range, avx2::brownian_range, avx2::norm_range});
   if (!all(FD_HAS("avx512f"), FD_HAS("avx512bw"), FD_HAS("avx512cd"), FD_HAS("avx512dq"), FD_HAS("avx512vl")))
     return sets;
-  sets.push_back({"avx512", avx512::step_range, avx512::fill_range, avx512::brownian_range});
+  sets.push_back({"avx512", avx512::step_range, avx512::fill_range, avx512::brownian_range, avx512::norm_range});
   if (!FD_HAS("avx512bf16")) return sets;
-  sets.push_back({"avx512-bf16", avx512_bf16::step_range, avx512::fill_range, avx512::brownian_range});
+  sets.push_back({"avx512-bf16", avx512_bf16::step_range, avx512::fill_range, avx512::brownian_range, avx512::norm_range});
 #undef FD_HAS
 #endif
   return sets;
@@ -116,6 +117,35 @@ void run_all(const Job& job, int64_t B, int64_t E, void (*range)(const Job&, int
   parallel(n, (groups + chunk - 1) / chunk, run_chunk<Job>, &task);
 }
 
+constexpr int64_t kNormTask = 16;  // chunks of a norm
+
+void run_norm(const void* p, int64_t i) {
+  const auto& t = *static_cast<const Task<Norm>*>(p);
+  const Ieee ieee;
+  t.range(*t.job, i * kNormTask, std::min(t.groups, (i + 1) * kNormTask));
+}
+
+// What is left of n partial results after joining them by chunks
+template <bool kLargest>
+double join_all(double* x, int64_t n) {
+  for (; n > 1; n = chunks_of(n))
+    for (int64_t c = 0; c < chunks_of(n); ++c) {
+      double chunk[kNormChunk] = {};
+      std::copy(x + c * kNormChunk, x + std::min(n, (c + 1) * kNormChunk), chunk);
+      for (int half = kNormChunk / 2; half; half /= 2)
+        for (int l = 0; l < half; ++l) chunk[l] = join<kLargest>(chunk[l], chunk[l + half]);
+      x[c] = chunk[0];
+    }
+  return x[0];
+}
+
+template <bool kLargest>
+void finish(const Norm& n) {
+  const Ieee ieee;
+  const int64_t chunks = chunks_of(n.E);
+  for (int64_t b = 0; b < n.B; ++b) n.out[b] = norm_of<kLargest>(join_all<kLargest>(n.work + b * chunks, chunks), n.E);
+}
+
 }  // namespace
 
 const char* isa() { return current().load(std::memory_order_relaxed)->name; }
@@ -164,6 +194,12 @@ void run(const Brownian& p) {
   }
   run_all(PathJob{p, &ladder}, p.B, p.E, current().load(std::memory_order_relaxed)->brownian, kPathChunk,
           path_work(p.K));
+}
+
+void run(const Norm& n) {
+  const Task<Norm> task{&n, current().load(std::memory_order_relaxed)->norm, n.B * chunks_of(n.E)};
+  parallel(small(n.B * n.E) ? 1 : threads(), (task.groups + kNormTask - 1) / kNormTask, run_norm, &task);
+  n.largest ? finish<true>(n) : finish<false>(n);
 }
 
 }  // namespace fd::cpu

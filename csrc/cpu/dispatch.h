@@ -16,6 +16,7 @@ void run(const Step& s);  // over all groups, on the pool when that pays; needs 
 void run(const Fill& f);
 void run(const Brownian& p);  // std::invalid_argument where the clock's rows are not those of its ladder
 int64_t path_work(int64_t K);    // what an element of K increments costs, in elements of the others
+void run(const Norm& n);
 bool small(int64_t elements);    // too little work to release the GIL or wake a thread
 bool past_cache(int64_t bytes);  // more than the last cache holds
 

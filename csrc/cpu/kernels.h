@@ -2,7 +2,7 @@
 //
 // Work is counted in groups: the ceil(E / 4) quadruples of consecutive elements of each sample, in order; a
 // group is one Philox block per noise column. A range of groups is a range of elements without gaps, so
-// ranges can be handed out in any order.
+// ranges can be handed out in any order. A norm counts its work in chunks of kNormChunk elements of a sample.
 #pragma once
 #include "../step.h"
 
@@ -21,6 +21,7 @@ struct PathJob {
   void step_range(const Step& s, int64_t first, int64_t last); \
   void fill_range(const Fill& f, int64_t first, int64_t last); \
   void brownian_range(const PathJob& p, int64_t first, int64_t last); \
+  void norm_range(const Norm& n, int64_t first, int64_t last); \
   }
 FD_DECLARE(base)
 FD_DECLARE(avx2)

@@ -1,4 +1,5 @@
-// The kernels, all of (Step, Fill or Leg, Grid). A file of instances each, compiled side by side.
+// The kernels, all of (Step, Fill or Leg, Grid); those of a norm of (Norm, chunks, all of them). A file of
+// instances each, compiled side by side.
 #pragma once
 #include <atomic>
 
@@ -16,5 +17,7 @@ Kernel& fast_bf16(int n_in, int n_out, bool noise);
 Kernel& general_step(bool wide, bool short_parts);
 Kernel& fill_kernel(bool mapped);
 Kernel& brownian_kernel(bool area);
+Kernel& norm_kernel(bool wide, bool largest);
+Kernel& norm_finish(bool largest);
 
 }  // namespace fd::cuda

@@ -105,6 +105,23 @@ void run(const Brownian& p, int device, void* stream) {
   }
 }
 
+// A block of threads for each chunk, then one for each sample
+void run(const Norm& call, int device, void* stream) {
+  if (call.B == 0) return;
+  const OnDevice here(device);
+  Norm n = call;
+  int64_t chunks = chunks_of(n.E);
+  void* arguments[] = {&n, &chunks};
+  const auto go = [&](Kernel& k, int64_t wanted, const char* what) {
+    const int64_t most = int64_t(multiprocessors(device)) * resident(k) * kBlocks;
+    check(cudaLaunchKernel(k.address, dim3(static_cast<unsigned>(std::min(wanted, most))), dim3(kThreads),
+                           arguments, 0, static_cast<cudaStream_t>(stream)),
+          what);
+  };
+  go(norm_kernel(n.wide, n.largest), n.B * chunks, "launch of a norm");
+  go(norm_finish(n.largest), n.B, "launch of a norm's end");
+}
+
 int device_count(std::string& why) {
   int n = 0;
   const cudaError_t e = cudaGetDeviceCount(&n);

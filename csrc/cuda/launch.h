@@ -10,6 +10,7 @@ namespace fd::cuda {
 void run(const Step& s, int device, void* stream);
 void run(const Fill& f, int device, void* stream);
 void run(const Brownian& p, int device, void* stream);
+void run(const Norm& n, int device, void* stream);
 
 int device_count(std::string& why);  // 0, and why, where there is no driver
 

@@ -48,6 +48,15 @@ void brownian(py::handle out, py::handle rng, py::handle at, py::handle depth, p
   fd::cuda::run(p, place.index, stream);
 }
 
+void error_norm(py::handle E, py::handle C, py::handle a, py::handle b, double atol, double rtol,
+                const std::string& norm, py::handle work, py::handle out) {
+  fd::check::Place place{fd::dl::kCuda, -1};
+  const fd::Norm n = fd::check::norm(E, C, a, b, atol, rtol, norm, work, out, place);
+  void* queue = stream_of(place.index, "error_norm");
+  const py::gil_scoped_release released;
+  fd::cuda::run(n, place.index, queue);
+}
+
 std::tuple<int, std::string> device_count() {
   std::string why;
   const int n = fd::cuda::device_count(why);
@@ -68,5 +77,7 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
         py::arg("strides") = std::vector<int64_t>(), py::arg("symmetric") = 0);
   m.def("brownian_", &brownian, py::arg("out"), py::arg("rng"), py::arg("at"), py::arg("depth"),
         py::arg("coefs"), py::arg("scale"));
+  m.def("error_norm_", &error_norm, py::arg("E"), py::arg("C"), py::arg("a"), py::arg("b"), py::arg("atol"),
+        py::arg("rtol"), py::arg("norm"), py::arg("work"), py::arg("out"));
   m.def("device_count", &device_count, "(number, \"\") or (0, why there is none)");
 }

@@ -357,6 +357,11 @@ def plan(
         check_options(f"solver {solver.key!r} (already made)", options, ())
     else:
         solver = solvers.make(solver, **options)
+    if solver.adaptive:
+        raise ValueError(
+            f"{solver.describe()} chooses its steps while it runs, so there is no fixed plan of it; "
+            f"use fd.sample(denoiser, shape, solver={solver.key!r}, ...)"
+        )
     if not isinstance(process, Process):
         raise TypeError(f"process must be a Process (see fd.processes), got {type(process).__name__}")
     check_prediction(predicts)

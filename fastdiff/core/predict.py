@@ -53,13 +53,14 @@ def check_prediction(kind: str) -> str:
     return kind
 
 
-def convert(raw: str, wanted: str, node: Node) -> tuple[Number, Number]:
-    """(p, q) such that wanted = p x + q raw at `node`."""
+def convert(raw: str, wanted: str, node: Node, *, check: bool = True) -> tuple[Number, Number]:
+    """(p, q) such that wanted = p x + q raw at `node`. Without check nobody looks whether they exist, for
+    which a tensor's numbers would have to be waited for."""
     if raw == wanted:
         return 0, 1
     (a, b), (c, d) = _rows[raw](node), _rows[wanted](node)
     det = node.alpha * b - node.sigma * a
-    if has_zero(det):
+    if check and has_zero(det):
         raise ValueError(f"a {raw} prediction cannot be turned into {wanted} at t={plain(node.t):g} "
                          f"(alpha={plain(node.alpha):g}, sigma={plain(node.sigma):g}); "
                          f"start or end elsewhere, or use another prediction")

@@ -46,6 +46,7 @@ class Solver:
     equal_steps: ClassVar[bool] = False  # has its order where steps are equal in tau, 2 on other grids
     linear: bool = True  # False where a step asks an operator (`p.call`)
     order: Any = 1  # of the ODE method with exact history; weak order of an SDE method
+    adaptive: bool = False  # it chooses its steps while it runs, see fastdiff.core.adaptive
     memory: ClassVar[int] = 0  # entries of `past` that a step of order q wants beyond q - 1
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -2,8 +2,18 @@
 
 from ._backends import usable as backends
 from .brownian import brownian
+from .error_norm import error_norm
 from .linear_step import linear_step, linear_step_
 from .noise import noise
 from .normal import normal, uniform
 
-__all__ = ["backends", "brownian", "linear_step", "linear_step_", "noise", "normal", "uniform"]
+__all__ = [
+    "backends",
+    "brownian",
+    "error_norm",
+    "linear_step",
+    "linear_step_",
+    "noise",
+    "normal",
+    "uniform",
+]

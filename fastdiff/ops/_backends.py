@@ -6,8 +6,8 @@
     triton      CUDA tensors, when triton is installed; by name also CPU tensors under TRITON_INTERPRET=1
 
 All give the same bits. None means the first of cpu, cuda, triton, reference that serves the tensors' device;
-a backend asked for by name runs or raises. Each has the same kernels (`linear_step_`, `fill_`, `brownian_`),
-called alike.
+a backend asked for by name runs or raises. Each has the same kernels (`linear_step_`, `fill_`, `brownian_`,
+`error_norm_`), called alike.
 """
 
 from __future__ import annotations

@@ -345,3 +345,40 @@ def brownian(
         if scale.device != rng.device:
             say(call, "scale", f"is on {scale.device}", f"must be on rng's device {rng.device}")
     return K
+
+
+def error_norm(E: Any, a: Any, b: Any, atol: Any, rtol: Any, C: Any, norm: Any) -> bool:
+    """All that an error norm requires; whether its arithmetic is float64."""
+    call = "error_norm"
+    if not isinstance(E, (list, tuple)):
+        raise TypeError(f"{call}: E must be a list of tensors, got {type(E).__name__}")
+    if not 1 <= len(E) <= MAX_IN:
+        say(call, "E", f"has {len(E)} tensors", f"1 .. {MAX_IN}")
+    named = [("a", a), *(() if b is None else (("b", b),)), *((f"E[{i}]", t) for i, t in enumerate(E))]
+    for name, t in named:
+        tensor(call, name, t)
+        if t.dtype not in DTYPES:
+            say(call, name, f"is {t.dtype}", "float32, float16, bfloat16 or float64")
+        if t.dim() < 1:
+            say(call, name, "has no dimension", "the first one counts the samples")
+        if t.shape != a.shape:
+            say(call, name, f"has shape {tuple(t.shape)}", f"{tuple(a.shape)} like a")
+        if t.device != a.device:
+            say(call, name, f"is on {t.device}", f"a is on {a.device}: one device for all")
+    double = any(t.dtype == torch.float64 for _, t in named)
+    for name, v in (("atol", atol), ("rtol", rtol)):
+        if isinstance(v, bool) or not isinstance(v, (int, float)):
+            raise TypeError(f"{call}: {name} must be a number, got {type(v).__name__}")
+        if not 0 <= v < float("inf"):
+            say(call, name, f"is {v}", "finite and at least 0")
+    if C is not None:
+        tensor(call, "C", C)
+        if C.dtype != torch.float32 and not (C.dtype == torch.float64 and double):
+            say(call, "C", f"is {C.dtype}", f"float32{' or float64' if double else ''}")
+        if tuple(C.shape) not in ((len(E),), (a.shape[0], len(E))):
+            say(call, "C", f"has shape {tuple(C.shape)}", f"({len(E)},) or ({a.shape[0]}, {len(E)})")
+        if C.device != a.device:
+            say(call, "C", f"is on {C.device}", f"a is on {a.device}: one device for all")
+    if norm not in ("rms", "max"):
+        say(call, "norm", f"is {norm!r}", "'rms' or 'max'")
+    return double

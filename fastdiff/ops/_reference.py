@@ -3,6 +3,7 @@
     linear_step   y_j = sum_i A[j, i] T_i + sum_c A[j, n_in + c] xi_c
     normal        xi: Philox4x32-10 words, Box-Muller with fixed polynomials
     uniform       odd multiples of 2^-24
+    error_norm    e = sum_i C_i E_i over max(atol, rtol max(|a|, |b|)), its mean square joined in a tree
     the others    by one word, two words or rejection: noise.py
     brownian      increments of a path by halving nodes of a tree
 
@@ -436,3 +437,56 @@ def linear_step_(
         results.append(acc)
     for y, o in zip(results, out, strict=True):  # after all were read: out may be one of T
         o.copy_(round_to(y.expand(o.shape), o.dtype))
+
+
+# ---- the norm of an error
+
+
+def _larger(a: Tensor, b: Tensor) -> Tensor:
+    """The larger one; a NaN stays, whichever it is."""
+    return torch.where((a > b) | (a != a), a, b)
+
+
+def _join(q: Tensor, largest: bool) -> Tensor:
+    """(B, n) -> (B,): a binary tree in chunks of 1024, then over what they left, until one is left."""
+    while q.shape[1] > 1:
+        n = q.shape[1]
+        chunks = torch.nn.functional.pad(q, (0, -n % 1024)).unflatten(1, (-1, 1024))
+        for _ in range(10):
+            first, second = chunks.chunk(2, -1)
+            chunks = _larger(first, second) if largest else first + second
+        q = chunks[..., 0]
+    return q[:, 0]
+
+
+def error_norm_(
+    E: Sequence[Tensor],
+    C: Tensor,
+    a: Tensor,
+    b: Tensor,
+    atol: float,
+    rtol: float,
+    norm: str,
+    work: Tensor,
+    out: Tensor,
+) -> None:
+    """The kernel behind `error_norm`; `work` is for the kernels that join chunk by chunk."""
+    dtype = torch.float64 if any(t.dtype == torch.float64 for t in (*E, a, b)) else torch.float32
+    n = _elements(a.shape[1:])
+    if n == 0:
+        out.zero_()
+        return
+    rows = [t.to(dtype).reshape(out.shape[0], n) for t in (*E, a, b)]
+    e = torch.zeros_like(rows[0])
+    for i, t in enumerate(rows[:-2]):
+        c = C[..., i].to(dtype).reshape(-1, 1)
+        p = torch.where(c == 0, 0.0, c * t)
+        e = e + p if i else p
+    bound = torch.full_like(rows[-1], rtol) * _larger(rows[-2].abs(), rows[-1].abs())
+    bound = _larger(bound, torch.full_like(bound, atol))
+    q = torch.where((e == 0) & (bound == 0), 0.0, e / bound).double()
+    if norm == "max":
+        out.copy_(_join(q.abs(), True))
+    else:
+        # float64 to float32 rounds once; its root goes through float64 as that of `box_muller`
+        out.copy_((_join(q * q, False) / n).float().double().sqrt().float())

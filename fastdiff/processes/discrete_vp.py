@@ -28,6 +28,11 @@ INTERPOLATIONS = ("log_alpha", "log_rho")
 LOG_ALPHA, LOG_RHO, ALPHA = 0, 1, 2  # what is linear on a segment
 
 
+def _batched(t: Number) -> bool:
+    """A tensor of several times that wants no derivative."""
+    return hasattr(t, "unsqueeze") and t.ndim > 0 and not t.requires_grad
+
+
 @dataclass(frozen=True, repr=False)
 class DiscreteVP(VariancePreserving):
     """Give `alphas_cumprod`, or `betas` (a row, or "linear", "scaled-linear", "cosine": 1000 steps), which
@@ -123,19 +128,40 @@ class DiscreteVP(VariancePreserving):
             anchor[-1], value[-1], slope[-1], kind[-1] = 1.0, 0.0, -np.sqrt(abar[-2]) * N, ALPHA
         return SimpleNamespace(t=t, log_alpha=log_alpha, anchor=anchor, value=value, slope=slope, kind=kind)
 
+    @cached_property
+    def _known(self) -> dict[tuple[str, Any, Any], Any]:
+        """The table's columns as tensors: one for each device and dtype."""
+        return {}
+
+    def _on(self, name: str, t: Any) -> Any:
+        key = name, t.dtype, t.device
+        if key not in self._known:
+            self._known[key] = t.new_tensor(getattr(self._table, name))
+        return self._known[key]
+
     def _segment(self, t: Number) -> Any:
+        if _batched(t):  # on its device, without a wait
+            return ((t.unsqueeze(-1) > self._on("t", t)).sum(-1) - 1).clamp(0, self.train_steps - 1)
         if hasattr(t, "detach"):
             t = t.detach().cpu().double().numpy()
         t = t if isinstance(t, np.ndarray) and t.ndim else float(t)
         return np.clip(np.searchsorted(self._table.t, t) - 1, 0, self.train_steps - 1)
 
     def _take(self, name: str, j: Any, t: Number) -> Number:
+        if _batched(t):
+            return self._on(name, t)[j]
         values = getattr(self._table, name)[j]
         if hasattr(t, "new_tensor"):
             return t.new_tensor(values)
         return values if np.ndim(values) else float(values)
 
-    def _by_kind(self, j: Any, *formulas: Callable[[], Number]) -> Number:
+    def _by_kind(self, j: Any, t: Number, *formulas: Callable[[], Number]) -> Number:
+        if _batched(t):
+            kinds, kind = np.unique(self._table.kind), self._on("kind", t)[j]
+            y = formulas[kinds[0]]()
+            for k in kinds[1:]:
+                y = formulas[k]().where(kind == int(k), y)
+            return y
         kind = self._table.kind[j]
         if not np.ndim(kind):
             return formulas[int(kind)]()
@@ -152,7 +178,7 @@ class DiscreteVP(VariancePreserving):
     def log_alpha(self, t: Number) -> Number:
         j = self._segment(t)
         line = self._take("value", j, t) + (t - self._take("anchor", j, t)) * self._take("slope", j, t)
-        return self._by_kind(j, lambda: line, lambda: -log1p(exp(2 * line)) / 2, lambda: log(line))
+        return self._by_kind(j, t, lambda: line, lambda: -log1p(exp(2 * line)) / 2, lambda: log(line))
 
     def alpha(self, t: Number) -> Number:
         return exp(self.log_alpha(t))
@@ -166,7 +192,7 @@ class DiscreteVP(VariancePreserving):
     def dalpha(self, t: Number) -> Number:
         j = self._segment(t)
         slope = self._take("slope", j, t)
-        return self._by_kind(j, lambda: self.alpha(t) * slope,
+        return self._by_kind(j, t, lambda: self.alpha(t) * slope,
                              lambda: -self.alpha(t) * self.sigma(t) ** 2 * slope,
                              lambda: full_like(t, 1.0) * slope)
 

@@ -29,7 +29,7 @@ def check_x(x: Any, name: str = "x") -> None:
         raise ValueError(f"{name} is a meta tensor: it has no numbers")
 
 
-def check_run(plan: Plan, cond: Any, gradient: Any, callback: Any) -> None:
+def check_run(plan: Any, cond: Any, gradient: Any, callback: Any) -> None:
     """What can be said about these arguments of a run before it."""
     if gradient not in GRADIENTS:
         raise ValueError(f"gradient={gradient!r}; allowed: {', '.join(map(repr, GRADIENTS))}")

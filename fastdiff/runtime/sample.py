@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.adaptive import Adaptive
 from ..core.errors import check_options, unknown
 from ..core.grid import FINALS, check_times, grids
 from ..core.hook import Hook
@@ -19,6 +20,7 @@ from ..core.solver import Solver, solvers
 from ..noise.seeds import resolve
 from ..noise.streams import INITIAL
 from ..ops.normal import normal
+from .adaptive import AdaptiveSampler
 from .checks import check_run, check_x, eagerly
 from .conditions import rows
 from .denoiser import DTYPES, Denoiser
@@ -27,6 +29,8 @@ from .noise import check_noise
 from .run import Callback
 from .sampler import Sampler
 from .state import Trajectory
+
+STEPS = 20
 
 
 def grid(key: str, process: Process, *, steps: int, final: str = "zero", **options: Any) -> np.ndarray:
@@ -47,7 +51,7 @@ def sample(
     shape_or_x: Sequence[int] | Tensor,
     *,
     solver: str | Solver = "dpmpp-2m",
-    steps: int = 20,
+    steps: int = STEPS,
     grid: str | None = None,
     grid_options: Mapping[str, Any] | None = None,
     times: Any = None,
@@ -76,7 +80,9 @@ def sample(
     shape_or_x    a shape (B, *): x_T is drawn from the process's prior by the seeds; or x at times[0]
     solver        a key of `fd.solvers.names()`; its options follow as keywords (`eta=`, `order=`, ...)
     steps, grid, grid_options, final    how the times are made (see `fd.grid`); grid=None is the process's own
-    times         the times themselves, strictly decreasing float64; then steps, grid and final do not count
+    times         the times themselves, strictly decreasing float64; then steps, grid and final do not count.
+                  An adaptive solver takes where to start and where to end; it chooses the steps by its
+                  options rtol and atol, for each sample its own
     seeds         int s: sample i uses (s, i); a sequence: sample i uses (seeds[i], 0); fd.Seeds; a
                   torch.Generator; None: torch's own. A sample depends on its own (seed, id) alone: not on its
                   batch, device or memory format
@@ -113,15 +119,16 @@ def sample(
         raise TypeError(f"hooks must be a list of Hooks, got {type(hooks).__name__}")
     how = times, steps, grid, grid_options, final
     sampler = eagerly(_sampler, denoiser, solver, solver_options, how, guidance, hooks, backend)
-    check_run(sampler.plan, cond, gradient, callback)
+    course = sampler.plan if isinstance(sampler, Sampler) else sampler
+    check_run(course, cond, gradient, callback)
     for name, value in (("chunk", chunk), ("distributed", distributed)):
-        if value is not None and any(c.kind == "population" for c in sampler.plan.calls):
+        if value is not None and any(c.kind == "population" for c in course.calls):
             raise ValueError(
                 f"{name} does not go with a hook that looks across samples (the population point)"
             )
         if value is not None and callable(noise):
             raise ValueError(f"a noise callable is asked for the whole batch: it does not go with {name}")
-    make, batch, device = _start(denoiser, shape_or_x, sampler.plan.times[0], device, dtype, backend)
+    make, batch, device = _start(denoiser, shape_or_x, course.times[0], device, dtype, backend)
     first, last = 0, batch
     if distributed is not None:
         seeds = agreed(seeds)
@@ -158,15 +165,31 @@ def _sampler(
     guidance: Hook | None,
     hooks: Sequence[Hook],
     backend: str | None,
-) -> Sampler:
+) -> Sampler | AdaptiveSampler:
     process = denoiser.process
     if isinstance(solver, Solver):
         check_options("sample (the solver is already made)", solver_options, ())
     else:
         solver = solvers.make(solver, **solver_options)
+    if isinstance(solver, Adaptive) and solver.adaptive:
+        ends, final = _ends(solver, process, *how), how[-1]
+        every = (guidance, *hooks) if guidance is not None else hooks
+        return AdaptiveSampler(denoiser, solver, ends, final=final, hooks=every, backend=backend)
     times = _times(process, *how)
     plan = make_plan(solver, process, times, predicts=denoiser.predicts, guidance=guidance, hooks=hooks)
     return Sampler(denoiser, plan, backend=backend)
+
+
+def _ends(
+    solver: Solver, process: Process, times: Any, steps: Any, grid: Any, options: Any, final: str
+) -> Any:
+    """Start and end of an adaptive run; None: the process's own."""
+    if grid is not None or options or steps != STEPS:
+        raise ValueError(
+            f"{solver.key} chooses its steps: steps, grid and grid_options do not go with it "
+            "(max_steps bounds it)"
+        )
+    return None if times is None else check_times(times, process)
 
 
 def _times(process: Process, times: Any, steps: Any, grid: Any, grid_options: Any, final: str) -> np.ndarray:

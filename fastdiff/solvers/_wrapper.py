@@ -20,6 +20,8 @@ class Wrapper(Solver):
             raise TypeError(
                 f"solver {self.key!r}: inner must be a key or a Solver, got {type(self.inner).__name__}"
             )
+        if self.made.adaptive:
+            raise ValueError(f"solver {self.key!r}: inner {self.made.key!r} chooses its own steps")
         object.__setattr__(self, "predicts", self.made.predicts)  # what the formula wants is the inner one's
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Runge-Kutta methods of fixed step for the probability flow ODE, in straight coordinates or in time.
+"""Runge-Kutta methods for the probability flow ODE, of fixed or of adaptive steps.
 
     coordinates "straight"    dy / dtau = d      y = x / c, d the slope: eps, or eps - x0 on straight paths
     coordinates "time"        dx / dt = u        the flow prediction u = alpha' x0 + sigma' eps
@@ -7,6 +7,10 @@
 
 method "euler" 1, "midpoint" 2, "heun" 2, "bosh3" 3, "rk4" 4: its order, and its calls a step. The last step
 to sigma = 0 takes one call. Straight and "euler" is `euler`, straight and "heun" is `heun`.
+
+rtol or atol makes the steps adaptive, by the pairs in the angle atan(sigma / alpha): methods
+"heun21", "bosh3", "dopri5", "tsit5"; all but "bosh3" are adaptive always, to 1e-5 if not told. One tolerance
+given stands for both.
 
 Source: Song et al. 2021, arXiv:2011.13456, appendix D.1; coordinates: Karras et al. 2022.
 """
@@ -18,39 +22,33 @@ from typing import Any, Literal
 
 from ..core.math import plain
 from ..core.process import Node
-from ..core.solver import Past, Solver
+from ..core.solver import Past
+from ._embedded import Embedded
 from ._slope import at_tau
-
-Tableau = tuple[tuple[tuple[Fraction, ...], ...], tuple[Fraction, ...]]  # rows a_ij below the diagonal; b
-
-
-def _tableau(*rows: str) -> Tableau:
-    *a, b = (tuple(map(Fraction, row.split())) for row in rows)
-    return ((), *a), b
-
-
-TABLEAUS = {
-    "euler": _tableau("1"),
-    "midpoint": _tableau("1/2", "0 1"),
-    "heun": _tableau("1", "1/2 1/2"),
-    "bosh3": _tableau("1/2", "0 3/4", "2/9 1/3 4/9"),
-    "rk4": _tableau("1/2", "0 1/2", "0 0 1", "1/6 1/3 1/3 1/6"),
-}
-ORDERS = {"euler": 1, "midpoint": 2, "heun": 2, "bosh3": 3, "rk4": 4}
+from ._tableaus import ORDERS, PAIRS, TABLEAUS
 
 
 @dataclass(frozen=True)
-class PFODE(Solver):
+class PFODE(Embedded):
     key = "pf-ode"
     predicts = "flow"
     source = "Song et al. 2021, arXiv:2011.13456"
 
-    method: Literal["euler", "midpoint", "heun", "bosh3", "rk4"] = "heun"
+    method: Literal["euler", "midpoint", "heun", "bosh3", "rk4", "heun21", "dopri5", "tsit5"] = "heun"
     coordinates: Literal["straight", "time"] = "straight"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.adaptive and self.coordinates != "straight":
+            raise ValueError(f"solver 'pf-ode': coordinates={self.coordinates!r}; pairs step in the angle")
+
+    @property
+    def adaptive(self) -> bool:  # type: ignore[override]
+        return self.method not in ORDERS or self.rtol is not None or self.atol is not None
 
     @property
     def order(self) -> int:  # type: ignore[override]
-        return ORDERS[self.method]
+        return PAIRS[self.method].order if self.adaptive else ORDERS[self.method]
 
     def step(self, p: Any, s: Node, t: Node, past: Past) -> Past:
         a, b = TABLEAUS[self.method]

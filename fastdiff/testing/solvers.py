@@ -1,5 +1,6 @@
 """What it takes to test a solver of any key, one that was added today included.
 
+planned()          the keys that have a plan; the others choose their steps while they run
 variants(key)      the options worth a test: every choice of every field
 Digits             vectors of 60-digit numbers, for formulas run in more digits than float64 has
 exact_mixture      the mixture's data prediction over them
@@ -28,9 +29,14 @@ Row = dict[int, Decimal]
 SAMPLES = {"eta": (0.5, 1.0), "churn": (4.0,), "tau": (0.0, 0.6), "variance": ("large",)}
 
 
+def planned() -> list[str]:
+    """Keys of solvers that have a fixed plan by default."""
+    return [k for k in solvers.names() if not solvers.make(k).adaptive]
+
+
 def variants(key: str) -> list[dict[str, Any]]:
     """The defaults, then each other value of each field alone; order and startup in all combinations. Those
-    that ask operators, which know tensors only, are left out."""
+    that ask operators, which know tensors only, or make a planned solver adaptive are left out."""
     cls = solvers.get(key)
     default = {f.name: f.default for f in fields(cls)}  # type: ignore[arg-type]
     known = {**SAMPLES, **allowed(cls)}
@@ -41,7 +47,8 @@ def variants(key: str) -> list[dict[str, Any]]:
     for values in itertools.product(*([default[n], *others[n]] for n in both)):
         made.append({n: v for n, v in zip(both, values, strict=True) if v != default[n]})
     made += [{n: v} for n, values in others.items() if n not in both for v in values]
-    return [options for options in made if solvers.make(key, **options).linear]
+    kinds = [(solvers.make(key, **o), o) for o in made]
+    return [o for s, o in kinds if s.linear and s.adaptive == solvers.make(key).adaptive]
 
 
 class Digits:

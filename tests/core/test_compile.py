@@ -16,7 +16,7 @@ from fastdiff.core.predict import PREDICTIONS
 from fastdiff.core.process import Process, processes
 from fastdiff.core.recorder import Recorder
 from fastdiff.core.solver import Multistep, Solver, solvers
-from fastdiff.testing.solvers import network_rows, rank, variants
+from fastdiff.testing.solvers import network_rows, planned, rank, variants
 
 VP, FLOW = processes.get("vp")(), processes.get("flow-matching")()
 KINDS = (*PREDICTIONS, "edm")
@@ -36,7 +36,7 @@ def test_carries_the_fewest_tensors(process: str) -> None:
     (x_T, output 0, output 1, ...), and the rank of what later calls are given, over what exists so far, is
     found by elimination in 60 digits."""
     made = processes.make(process)
-    for key in solvers.names():
+    for key in planned():
         for i, options in enumerate(variants(key)):
             for j, predicts in enumerate(KINDS):
                 if process not in ("vp", "flow-matching") and (i + j) % 3:
@@ -111,7 +111,7 @@ def test_traffic(key: str, options: dict[str, Any], predicts: str, expected: flo
 
 
 def test_one_stage_a_call_and_one_launch_a_stage() -> None:
-    for key in solvers.names():
+    for key in planned():
         for options in variants(key):
             p = plan(key, VP, grid_for(VP, 9, "noise"), **options)
             assert len(p.stages) == len(p.calls) + 1 and p.stages[-1].call is None
@@ -250,7 +250,7 @@ class Weighted(Hook):
         return 1.5, -0.5
 
 
-@pytest.mark.parametrize("key", solvers.names())
+@pytest.mark.parametrize("key", planned())
 def test_guidance_costs_no_stage(key: str) -> None:
     """Two outputs a call, one weighted sum: as many stages as without, and what is carried is still the
     bound."""

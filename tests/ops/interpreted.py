@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fastdiff.noise import Seeds, resolve
-from fastdiff.ops import backends, linear_step, noise, normal, uniform
+from fastdiff.ops import backends, error_norm, linear_step, noise, normal, uniform
 
 F32, F16, BF16, F64 = torch.float32, torch.float16, torch.bfloat16, torch.float64
 
@@ -153,3 +153,17 @@ def test_gradients(make_case, same_bits):
         results.append(torch.autograd.grad(y, tensors, [torch.ones_like(v) for v in y]))
     for a, b in zip(*results, strict=True):
         same_bits(a, b)
+
+
+@pytest.mark.parametrize("dtypes", [(F32, F32), (BF16, F32), (F64, F16)])
+@pytest.mark.parametrize("norm", ["rms", "max"])
+def test_error_norms(dtypes, norm, same_bits):
+    for shape in ((), (2,), (31, 7), (1024,), (2500,), (0,)):
+        g = torch.Generator().manual_seed(sum(shape))
+        a, b, *E = (torch.randn(3, *shape, generator=g).to(d) for d in (dtypes[0], dtypes[0], *dtypes))
+        if E[0].numel() > 10:
+            E[0][1].view(-1)[3] = float("nan")
+        C = torch.randn(3, 2, generator=g, dtype=torch.float64 if F64 in dtypes else F32)
+        C[2, 0] = 0.0
+        args = {"atol": 0.01, "rtol": 0.05, "C": C, "norm": norm}
+        same_bits(error_norm(E, a, b, **args, backend="triton"), error_norm(E, a, b, **args))

@@ -10,7 +10,7 @@ import torch
 from fastdiff import ops
 from fastdiff.noise import normal as draw
 from fastdiff.noise import resolve, uniform
-from fastdiff.ops import linear_step, normal
+from fastdiff.ops import error_norm, linear_step, normal
 
 pytestmark = pytest.mark.gpu
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -222,3 +222,26 @@ def test_tensors_on_two_devices_are_refused():
         ValueError, match="backend='cpu' is not available: it takes CPU tensors, these are on cuda"
     ):
         linear_step([x.cuda()], torch.ones(1, 1, device="cuda"), backend="cpu")
+
+
+@pytest.mark.parametrize("norm", ["rms", "max"])
+def test_error_norms(norm, backend, same_bits):
+    for dtypes, shape in itertools.product(
+        ((torch.float32, torch.bfloat16), (torch.float16, torch.float32), (torch.float64, torch.float32)),
+        [(), (3,), (1024,), (31, 77), (300_003,)],
+    ):
+        a, b, *E = (torch.randn(3, *shape).to(d) for d in (dtypes[0], dtypes[0], *dtypes))
+        C = torch.randn(3, 2, dtype=torch.float64 if torch.float64 in dtypes else torch.float32)
+        C[1, 0] = 0.0
+        there = error_norm(
+            [t.cuda() for t in E],
+            a.cuda(),
+            b.cuda(),
+            atol=0.01,
+            rtol=0.05,
+            C=C.cuda(),
+            norm=norm,
+            backend=backend,
+        )
+        assert there.is_cuda
+        same_bits(there, error_norm(E, a, b, atol=0.01, rtol=0.05, C=C, norm=norm))

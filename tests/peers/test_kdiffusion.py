@@ -21,6 +21,9 @@ import torch
 from fastdiff.core.interpret import interpret
 from fastdiff.core.plan import plan
 from fastdiff.core.process import Process, processes
+from fastdiff.core.solver import solvers
+from fastdiff.runtime.adaptive import AdaptiveSampler
+from fastdiff.runtime.denoiser import Denoiser
 from fastdiff.testing import GaussianMixture
 
 VP, EDM = processes.get("vp")(), processes.get("edm")()
@@ -139,3 +142,27 @@ def test_their_churn_counts_the_same_steps(sampling: Any) -> None:
     )
     p = plan("euler", EDM, sigmas.numpy(), churn=1.0)
     assert [c.t for c in p.calls] == pytest.approx(asked, rel=1e-14)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("rtol", [0.05, 1e-3])
+@pytest.mark.parametrize("pid", [{}, {"pcoeff": 0.2, "icoeff": 0.4, "dcoeff": 0.1}])
+def test_adaptive(sampling: Any, order: int, rtol: float, pid: dict[str, float]) -> None:
+    """sample_dpm_adaptive with one error for the batch. Its times are 0-dim tensors of the default dtype, so
+    that must be float64. Ours rounds the error to float32: steps differ by 1e-7 of themselves, which moves a
+    result by that much of its own error."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        options = {"order": order, "rtol": rtol, "atol": rtol / 6, **pid}
+        expected, info = sampling.sample_dpm_adaptive(
+            denoise, X * 80, 0.02, 80.0, disable=True, return_info=True, **options
+        )
+    finally:
+        torch.set_default_dtype(torch.float32)
+    net = MIXTURE.denoiser(EDM, "data")
+    solver = solvers.make("dpm-adaptive", controller="pid", legacy=True, **options)
+    sampler = AdaptiveSampler(Denoiser(net, EDM, predicts="data"), solver, (80.0, 0.02))
+    got = sampler.solve(X * 80)
+    assert got.steps.tolist() == [info["n_accept"]] * 3 and got.rejected.tolist() == [info["n_reject"]] * 3
+    assert got.calls.tolist() == [info["nfe"]] * 3
+    assert (got.x - expected).abs().max() <= 1e-9 * expected.abs().max()

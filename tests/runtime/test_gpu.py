@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 import fastdiff as fd
+from fastdiff.core.solver import solvers
 from fastdiff.guidance import CFG, DynamicThreshold
+from fastdiff.runtime.adaptive import Run
 
 pytestmark = pytest.mark.gpu
 SOLVERS = ["ddim", "ddpm", "dpmpp-2m", "dpmpp-2m-sde", "unipc", "heun"]
@@ -101,3 +103,29 @@ def test_gradients(vp: fd.processes.VP) -> None:
         there = x.detach().cuda().requires_grad_(True)
         (got,) = torch.autograd.grad(sampler(there, seeds=0, gradient=mode).sum(), [there])
         torch.testing.assert_close(got.cpu(), want, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("solver", ["dpm-adaptive", "ggf", "pf-ode"])
+def test_adaptive(solver: str, vp: fd.processes.VP, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on the CPU up to the rounding of coefficients, and no wait inside an attempt."""
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        return x / (x * x + 1) + t[:, None] * x
+
+    den, attempt = fd.Denoiser(net, vp, predicts="noise"), Run.attempt
+
+    def watched(run: Run) -> None:
+        torch.cuda.set_sync_debug_mode("error" if run.attempts else "default")  # the first loads kernels
+        try:
+            attempt(run)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    options = {"method": "dopri5"} if solver == "pf-ode" else {}
+    sampler = fd.AdaptiveSampler(den, solvers.make(solver, rtol=1e-2, atol=1e-2, sync_every=3, **options))
+    x = torch.randn(7, 33)
+    want = sampler.solve(x, seeds=4)
+    monkeypatch.setattr(Run, "attempt", watched)
+    got = sampler.solve(x.cuda(), seeds=4)
+    torch.testing.assert_close(got.x.cpu(), want.x, rtol=1e-3, atol=1e-3)
+    assert got.calls.tolist() == want.calls.tolist()

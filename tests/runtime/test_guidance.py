@@ -11,6 +11,7 @@ from torch import Tensor
 
 import fastdiff as fd
 from fastdiff.guidance import CFG, Clip, DynamicThreshold, Rescale
+from fastdiff.testing.solvers import planned
 
 KINDS = ("noise", "data", "velocity", "flow", "score")
 
@@ -194,7 +195,7 @@ def test_exact_law_on_gaussians(
 
 def test_cfg_costs_no_stage(vp: fd.processes.VP) -> None:
     times = fd.grid("logsnr", vp, steps=8)
-    for solver in fd.solvers.names():
+    for solver in planned():
         plain, guided = fd.plan(solver, vp, times), fd.plan(solver, vp, times, guidance=CFG(3.0))
         assert len(guided.stages) == len(plain.stages) and guided.carried <= plain.carried + 1, solver
         assert {c.kind for c in guided.calls} == {"net"}

@@ -5,7 +5,8 @@ take CPU tensors.
 """
 
 from .brownian import brownian_
+from .error_norm import error_norm_
 from .linear_step import linear_step_
 from .noise import fill_
 
-__all__ = ["brownian_", "fill_", "linear_step_"]
+__all__ = ["brownian_", "error_norm_", "fill_", "linear_step_"]
