@@ -1,7 +1,7 @@
 """fastdiff: everything around the network in diffusion, flow and SDE models, as fused kernels for PyTorch."""
 import torch as _torch  # noqa: F401 - first: the compiled module shares torch's OpenMP runtime
 
-from . import grids, guidance, noise, ops, processes, solvers, tune
+from . import edit, grids, guidance, noise, ops, processes, solvers, tune
 from ._version import __version__
 from .core.errors import NonFinite
 from .core.hook import Hook
@@ -11,12 +11,13 @@ from .runtime import perturb as _perturb  # noqa: F401 - fills Process.perturb
 from .runtime.adaptive import AdaptiveSampler
 from .runtime.denoiser import Denoiser
 from .runtime.distributed import gather
+from .runtime.invert import Pair, invert
 from .runtime.sample import grid, sample
 from .runtime.sampler import Sampler
 from .runtime.state import State, Trajectory
 
 __all__ = [
-    "AdaptiveSampler", "Denoiser", "Hook", "NonFinite", "Plan", "Sampler", "Seeds", "State", "Trajectory",
-    "__version__", "gather", "grid", "grids", "guidance", "noise", "ops", "plan", "processes", "sample",
-    "solvers", "tune",
+    "AdaptiveSampler", "Denoiser", "Hook", "NonFinite", "Pair", "Plan", "Sampler", "Seeds", "State",
+    "Trajectory", "__version__", "edit", "gather", "grid", "grids", "guidance", "invert", "noise", "ops",
+    "plan", "processes", "sample", "solvers", "tune",
 ]

@@ -24,11 +24,14 @@ from fastdiff.core.interpret import interpret
 from fastdiff.core.plan import Plan, plan
 from fastdiff.core.process import Process, processes
 from fastdiff.core.solver import Solver, solvers
+from fastdiff.runtime.adaptive import AdaptiveSampler
+from fastdiff.runtime.denoiser import Denoiser
 from fastdiff.testing import GaussianMixture, affine_law, order_of, pf_ode
 
 PAGE = Path(__file__).parents[1] / "docs" / "solvers.md"
 CALLS = (5, 10, 20, 50)
 FINE = (160, 320)
+TOLERANCES = (1e-1, 1e-2, 1e-3)
 MIXTURE = GaussianMixture([0.3, 0.7], [-1.0, 1.5], [0.3, 0.5])
 MEAN, STD = 0.7, 0.4
 VP, EDM = processes.get("vp")(), processes.get("edm")()
@@ -83,6 +86,8 @@ def law_error(solver: Solver, steps: int) -> float:
 def row(key: str) -> list[str]:
     solver = solvers.make(key)
     error = law_error if solver.stochastic else flow_error
+    if solver.adaptive:
+        return [f"`{key}`", source(key), solver.predicts, str(solver.order), *tolerances(solver)]
     _, p = made(solver, 30)
     per_step = p.nfe / 30
     cells = [
@@ -94,9 +99,27 @@ def row(key: str) -> list[str]:
         f"{p.traffic(4):.3g}",
     ]
     stated = f"{p.order}" + (" weak" if solver.stochastic else "")
+    if not solver.linear:
+        return [*cells, stated, *("-" for _ in range(1 + len(CALLS)))]  # its law has no closed form
     fine = [error(solver, n) for n in FINE]
     measured = "exact" if max(fine) < 1e-9 else f"{order_of(fine, FINE, floor=1e-10):.1f}"
     return [*cells, stated, measured, *(at(solver, error, n) for n in CALLS)]
+
+
+def tolerances(solver: Solver) -> list[str]:
+    """Error and mean calls at each relative tolerance; of a stochastic solver "-"."""
+    if solver.stochastic:
+        return ["-"] * len(TOLERANCES)
+    first, last = (float(VP.time_of(v)) for v in (-2.5, 2.5))
+    x = torch.linspace(-2.5, 2.5, 11, dtype=torch.float64)[:, None] * float(VP.sigma(first))
+    exact = pf_ode(MIXTURE, VP, x, first, last)
+    denoiser = Denoiser(MIXTURE.denoiser(VP, "noise"), VP, predicts="noise")
+    found = []
+    for tol in TOLERANCES:
+        options = {"rtol": tol, "atol": tol / 10}
+        run = AdaptiveSampler(denoiser, solvers.make(solver.key, **options), times=[first, last]).solve(x)
+        found.append(f"{float((run.x - exact).abs().max()):.1e}, {float(run.calls.double().mean()):.0f} calls")
+    return found
 
 
 def at(solver: Solver, error: Any, calls: int) -> str:
@@ -118,10 +141,15 @@ def page() -> str:
     rows = {key: row(key) for key in solvers.names()}
     head = ["key", "paper", "predicts", "calls", "carried", "bytes", "order", "measured"]
     head += [f"error, {n}" for n in CALLS]
+    fixed = [key for key in rows if not solvers.make(key).adaptive]
     for title, stochastic in (("Probability flow", False), ("Stochastic", True)):
-        some = [r for key, r in rows.items() if bool(solvers.make(key).stochastic) == stochastic]
+        some = [rows[key] for key in fixed if bool(solvers.make(key).stochastic) == stochastic]
         lines = ["| " + " | ".join(r) + " |" for r in [head, ["---"] * len(head), *some]]
         parts.append(f"## {title}\n\n" + "\n".join(lines) + "\n")
+    head = ["key", "paper", "predicts", "order", *(f"rtol {tol:g}" for tol in TOLERANCES)]
+    some = [rows[key] for key in rows if key not in fixed]
+    lines = ["| " + " | ".join(r) + " |" for r in [head, ["---"] * len(head), *some]]
+    parts.append("## Adaptive, each sample with steps of its own\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)
 
 

@@ -75,7 +75,7 @@ class Walk:
         ends = sorted({t for _, *pair in kept for t in pair}, reverse=True)
         self.depth, cells = _cells(process, ends)
         at = dict(zip(ends, cells, strict=True))
-        measure = _measure(process, clocks[0], self.depth) if clocks else None
+        measure = _measure(process, clocks[0] if clocks else 1, self.depth)
         self.pieces: list[tuple[Tensor, Tensor, Tensor]] = []
         self.where: dict[Key, tuple[int, int]] = {}
         self.held: dict[tuple[torch.device, int], tuple[Tensor, Tensor]] = {}  # of the pieces, on devices

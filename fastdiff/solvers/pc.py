@@ -4,15 +4,14 @@
     "langevin"   e = 2 a (snr |z| / |score|)^2 for each sample,      "ald"   e = 2 a (snr sigma)^2
     a = (alpha_s / alpha_t)^2 of the step from s to t: 1 - beta of a discrete chain, 1 where variance explodes
 
-Each sweep is one more network call. Sweeps of finite e keep a bias that no number of steps removes (on Gaussian
-data of variance V they tend to V / (1 - e / (2 V))), hence order 0. The norms of "langevin" are each sample's
-own; the released code takes the mean over the batch, so that samples depend on their neighbours.
+Each sweep is one more network call. Sweeps of finite e keep a bias that no number of steps removes (on
+Gaussian data of variance V they tend to V / (1 - e / (2 V))), hence order 0. The norms of "langevin" are each
+sample's own; the released code takes the mean over the batch, so that samples depend on their neighbours.
 
 Source: Song et al. 2021, arXiv:2011.13456, algorithms 2 to 5.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,13 +25,16 @@ from ._wrapper import Wrapper
 class PC(Wrapper):
     key = "pc"
     order = 0  # type: ignore[assignment]
-    stochastic = True
     source = "Song et al. 2021, arXiv:2011.13456"
 
     inner: Any = "reverse-diffusion"
     corrector: Literal["langevin", "ald"] = "langevin"
     snr: float = 0.16
     sweeps: int = 1
+
+    @property
+    def stochastic(self) -> bool:  # type: ignore[override]
+        return True
 
     @property
     def linear(self) -> bool:  # type: ignore[override]

@@ -244,7 +244,7 @@ def test_klub_gauss_has_the_least_bound():
 
 
 def k_diffusion_sampling():
-    """k_diffusion/sampling.py by its path: the package's own __init__ imports training code we do not need."""
+    """k_diffusion/sampling.py by its path: the package's own __init__ imports training code."""
     import importlib.util
     import sys
     import types
