@@ -75,7 +75,10 @@ class Tables:
         if any(kind.startswith("const") for kind in self.kinds):
             return False
         for s in self.stages:
-            if s.call is not None and (s.call.kind != "net" or len(s.call.outs) != 1):
+            plain = (
+                s.call is None or s.call.kind == "net" and s.call.branches == (0,) and len(s.call.outs) == 1
+            )
+            if not plain:
                 return False
             if s.emits or (s.draws and not s.inputs):
                 return False

@@ -30,8 +30,8 @@ SAMPLES = {"eta": (0.5, 1.0), "churn": (4.0,), "tau": (0.0, 0.6), "variance": ("
 
 
 def planned() -> list[str]:
-    """Keys of solvers that have a fixed plan by default."""
-    return [k for k in solvers.names() if not solvers.make(k).adaptive]
+    """Keys of solvers that by default have a fixed plan of linear stages alone."""
+    return [k for k in solvers.names() if (s := solvers.make(k)).linear and not s.adaptive]
 
 
 def variants(key: str) -> list[dict[str, Any]]:

@@ -82,6 +82,8 @@ def test_one_step(exact: fd.Denoiser) -> None:
     """From pure noise to zero in one step is the data prediction."""
     x = torch.randn(5, 2)
     for solver in planned():
+        if solver == "edict":
+            continue  # its second chain is stepped by the first one's result
         got = fd.sample(exact, x, solver=solver, steps=1, grid="uniform-t", seeds=0)
         torch.testing.assert_close(
             got, exact(x, 1.0), rtol=1e-3, atol=1e-3, msg=lambda m, s=solver: f"{s}: {m}"

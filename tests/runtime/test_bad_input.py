@@ -237,7 +237,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "time: a list": (denoiser(time=["index", 9]), ValueError, "time"),
     "time: a number": (denoiser(time=1000), ValueError, "time"),
     "precondition": (denoiser(precondition="karras"), ValueError, "precondition"),
-    "variance": (denoiser(variance="learned"), ValueError, "variance"),
+    "variance": (denoiser(variance="learnt"), ValueError, "variance"),
     "x_dtype: ints": (denoiser(x_dtype=torch.int32), TypeError, "x_dtype"),
     "x_dtype: a name": (denoiser(x_dtype="half"), TypeError, "x_dtype"),
     "plan: for another process": (
