@@ -3,8 +3,8 @@
     python bench/brownian.py
 
 Each side makes its path anew and asks for its increments in order, as a sampler does; one thread, rounds
-interleaved, medians. `ratio` is the peer's time over ours; `normals` is ours over fastdiff.noise.normal of the
-same size, per increment: by counting, this tree draws ten for even times and eleven for scattered ones.
+interleaved, medians. `ratio` is the peer's time over ours; `normals` is ours over fastdiff.noise.normal of
+the same size, per increment: by counting, the tree draws ten for even times and eleven for scattered ones.
 """
 
 from __future__ import annotations

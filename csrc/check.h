@@ -1,6 +1,6 @@
-// From Python's arguments to a Step, a Fill or a Brownian, with every check; the same for all devices. What is wrong is
-// said as std::invalid_argument (ValueError) that names the call, the argument, what came and what is
-// allowed.
+// From Python's arguments to a Step, a Fill or a Brownian, with every check; the same for all devices. What
+// is wrong is said as std::invalid_argument (ValueError) that names the call, the argument, what came and
+// what is allowed.
 #pragma once
 #include "dl.h"
 #include "step.h"

@@ -62,7 +62,8 @@ FD_HD void draw_vectors(W c1, W c2, W c3, W k0, W k1, uint32_t block, int64_t at
 // The key is the same in all lanes: its rounds, and half of the first two of the counter's, are worked out
 // ahead of the loop.
 template <Family kFamily, class Sink>
-__attribute__((noinline)) void draw_sample(const Source& s, uint32_t block, int64_t vectors, int64_t at, const Sink& given) {
+__attribute__((noinline)) void draw_sample(const Source& s, uint32_t block, int64_t vectors, int64_t at,
+                                           const Sink& given) {
   const Sink sink = given;  // a local one is not reloaded after each store
   const W c1 = Simd::word(s.c1), c2 = Simd::word(s.c2), c3 = Simd::word(s.c3), k0 = Simd::word(s.k0),
           k1 = Simd::word(s.k1);
