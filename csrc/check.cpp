@@ -308,7 +308,8 @@ Brownian brownian(py::handle out, py::handle rng, py::handle at, py::handle dept
                   std::to_string(p.B) + ", 3): seed, sample id, draw base");
   p.rng = static_cast<const int64_t*>(k.data);
   const int64_t levels = dl::integer(depth, {kCall, "depth"});
-  if (levels < 1 || levels > kMaxDepth) refuse({kCall, "depth"}, "is " + std::to_string(levels) + "; need 1 .. 30");
+  if (levels < 1 || levels > kMaxDepth)
+    refuse({kCall, "depth"}, "is " + std::to_string(levels) + "; need 1 .. 30");
   p.depth = static_cast<int>(levels);
 
   p.own = t.ndim == 2;
@@ -336,7 +337,7 @@ Brownian brownian(py::handle out, py::handle rng, py::handle at, py::handle dept
     const View c = dl::view(coefs, v);
     same_place(c, v, place);
     if (p.own || p.out[1])
-      refuse(v, "is given; a clock that is not uniform needs boundaries shared by all samples, and has no areas");
+      refuse(v, "is given; a clock that is not uniform needs shared boundaries and has no areas");
     const bool host = place.type == dl::kCpu;  // one ladder for all increments; a device walks each alone
     if (c.dtype != Dtype::f32 || c.ndim != (host ? 2 : 3) || c.shape[c.ndim - 1] != 3 ||
         (!host && c.shape[0] != p.K))
@@ -350,7 +351,8 @@ Brownian brownian(py::handle out, py::handle rng, py::handle at, py::handle dept
     const View c = dl::view(scale, v);
     same_place(c, v, place);
     const int64_t n = p.own ? p.B : p.K;
-    const bool right = p.out[1] ? c.ndim == 2 && c.shape[0] == 2 && c.shape[1] == n : c.ndim == 1 && c.shape[0] == n;
+    const bool right =
+        c.ndim == (p.out[1] ? 2 : 1) && c.shape[c.ndim - 1] == n && (c.ndim == 1 || c.shape[0] == 2);
     if (c.dtype != Dtype::f32 || !right)
       refuse(v, std::string("is ") + dl::name_of(c.dtype) + " " + dl::shape_of(c) + "; need float32 (" +
                     (p.out[1] ? "2, " : "") + std::to_string(n) + (p.out[1] ? ")" : ",)"));

@@ -118,7 +118,8 @@ def tolerances(solver: Solver) -> list[str]:
     for tol in TOLERANCES:
         options = {"rtol": tol, "atol": tol / 10}
         run = AdaptiveSampler(denoiser, solvers.make(solver.key, **options), times=[first, last]).solve(x)
-        found.append(f"{float((run.x - exact).abs().max()):.1e}, {float(run.calls.double().mean()):.0f} calls")
+        error, calls = float((run.x - exact).abs().max()), float(run.calls.double().mean())
+        found.append(f"{error:.1e}, {calls:.0f} calls")
     return found
 
 

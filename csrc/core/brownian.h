@@ -1,5 +1,5 @@
-// Brownian motion on the unit interval by halving (a tree of 2^depth cells; node 1 is the root, node m has the
-// children 2 m and 2 m + 1). z, q: normals of node m from the streams of W and of H; L = 2^-level its length.
+// Brownian motion on the unit interval by halving: a tree of 2^depth cells, node 1 the root, node m with the
+// children 2 m and 2 m + 1. z, q: normals of a node from the streams of W and of H; L = 2^-level its length.
 //
 //   root     W = z(0)                            Hb = z17(0) / sqrt 12
 //   halve    W = W a_l + s z | W a_r - s z       uniform clock: a_l = a_r = 1/2, s = sqrt(L) / 2

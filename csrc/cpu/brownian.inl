@@ -97,7 +97,7 @@ void climb(const Brownian& p, const cpu::Ladder& ladder, const float* scale, con
   draw_groups(column(0, kStreamW), first, last, Scaled{coefs ? coefs[2] : 1.0f, w[cpu::kRoot]});
   if constexpr (kArea)
     draw_groups(column(0, kStreamH), first, last, Scaled{from_bits(kRootTwelfth), h[cpu::kRoot]});
-  for (int64_t i = 0; i < kPathRow; ++i) w[cpu::kNothing][i] = -0.0f;  // adding it changes nothing
+  for (int64_t i = 0; i < 4 * (groups + N); ++i) w[cpu::kNothing][i] = -0.0f;  // adding it changes nothing
 
   for (const cpu::Rung& r : ladder.rungs) {
     if (r.increment < 0) {

@@ -189,8 +189,9 @@ void run(const Brownian& p) {
   if (!p.own) {
     ladder.build(p.at, p.K, p.depth);
     if (p.coefs && p.rows != ladder.halvings + 1)
-      throw std::invalid_argument("brownian: coefs has " + std::to_string(p.rows) + " rows; these boundaries need " +
-                                  std::to_string(ladder.halvings + 1) + ", the root's and one for each halving");
+      throw std::invalid_argument("brownian: coefs has " + std::to_string(p.rows) +
+                                  " rows; these boundaries need " + std::to_string(ladder.halvings + 1) +
+                                  ", the root's and one for each halving");
   }
   run_all(PathJob{p, &ladder}, p.B, p.E, current().load(std::memory_order_relaxed)->brownian, kPathChunk,
           path_work(p.K));

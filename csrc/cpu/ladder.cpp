@@ -36,9 +36,10 @@ void Ladder::build(const int64_t* at, int64_t K, int depth) {
     sums_[static_cast<size_t>(k)].split = depth - bits;
   }
   const int64_t end = int64_t(1) << depth;
-  const int64_t *first = std::upper_bound(at, at + K + 1, int64_t(0)), *last = std::lower_bound(at, at + K + 1, end);
+  const int64_t* first = std::upper_bound(at, at + K + 1, int64_t(0));
+  const int64_t* last = std::lower_bound(at, at + K + 1, end);
   if (first < last) waiting_.push_back({0, first - at, last - at, 1, 0, kRoot});
-  else sums_[0].side[0] = kRoot, sums_[0].cells[0] = end;  // nothing is divided: the one increment is all of it
+  else sums_[0].side[0] = kRoot, sums_[0].cells[0] = end;  // the one increment is all of the path
 
   int64_t given = 0;
   while (!waiting_.empty()) {

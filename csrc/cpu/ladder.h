@@ -1,5 +1,6 @@
-// Many increments of a Brownian tree at once: every node that a boundary divides is halved once, parents first
-// and from left to right, and a half that no boundary divides goes straight into the sum of its increment.
+// Many increments of a Brownian tree at once: every node that a boundary divides is halved once, parents
+// first and from left to right, and a half that no boundary divides goes straight into the sum of its
+// increment.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -29,7 +30,7 @@ struct Rung {
 struct Ladder {
   std::vector<Rung> rungs;
   int64_t halvings = 0;
-  int16_t buffers = 0;  // at most depth + 6: one for each level on the way down, and the two sums of an increment
+  int16_t buffers = 0;  // about one for each level on the way down, and the two sums of an increment
 
   void build(const int64_t* at, int64_t K, int depth);
 

@@ -38,7 +38,7 @@ FD_HD void walk(const Leg& leg, const Grid& g, int64_t thread) {
   for (Walk w(g, thread); w.more(g); w.next(g)) {
     const int64_t* at = p.at ? p.at + (p.own ? 2 * w.sample : 0) : nullptr;
     const int64_t first = at ? fixed(at) : leg.from, last = at ? fixed(at + 1) : leg.to;
-    bool good = 0 <= first && first <= last && last <= end;  // else NaN: nobody looks at what lies on the device
+    bool good = 0 <= first && first <= last && last <= end;  // else NaN: nobody looked at it before
     const int32_t i = good ? static_cast<int32_t>(first) : 0, j = good ? static_cast<int32_t>(last) : 0;
     const int64_t* key = p.rng + 3 * w.sample;
     const int64_t seed = fixed(key), id = fixed(key + 1);

@@ -107,10 +107,7 @@ class BrownianPath:
             raise ValueError(f"BrownianPath: times is {times!r}; a sequence of at least 2 is allowed")
         if self.snap and isinstance(times, Tensor) and times.dim() == 1 and not times.is_cpu:
             at = _nearest(self._positions("times", times, tuple(times.shape))[0])
-            root = torch.full(
-                (len(at) - 1,), math.sqrt(self._length), dtype=torch.float64, device=self.device
-            )
-            row = self._draw(at, root, at.diff().double() / self._cells)
+            row = self._own(at, at.diff())
         else:
             row = self._row(list(times)) if self.snap else None
         if row is None:
@@ -196,8 +193,7 @@ class BrownianPath:
                 self._too_close(s_name, float(a[same][0]), t_name, float(b[same][0]))
         i, j = (_nearest(self._wide(p)) for p in (x, y))
         at = torch.stack([torch.minimum(i, j), torch.maximum(i, j)], 1)
-        root = torch.where(i > j, -1.0, 1.0).double() * math.sqrt(self._length)
-        return [v[0] for v in self._draw(at, root, (at[:, 1] - at[:, 0]).double() / self._cells)]
+        return [v[0] for v in self._own(at, (i - j).abs(), torch.where(i > j, -1.0, 1.0))]
 
     def _wide(self, x: float | Tensor) -> Tensor:
         if isinstance(x, Tensor):
@@ -229,14 +225,22 @@ class BrownianPath:
         return None
 
     def _ladder(self, at: list[int], backwards: bool = False) -> list[Tensor]:
-        root = torch.full((len(at) - 1,), math.sqrt(self._length), dtype=torch.float64)
-        cells = torch.tensor(at, dtype=torch.int64)
-        return self._draw(cells, -root if backwards else root, cells.diff().double() / self._cells)
+        root, K = math.sqrt(self._length), len(at) - 1
+        # made where they are used: a copy from the host would wait, and no graph could record it
+        scale = torch.full((K,), -root if backwards else root, dtype=torch.float32, device=self.device)
+        if self.levy:
+            over = [root * self._cells / (b - a) for a, b in zip(at[:-1], at[1:], strict=True)]
+            numbers = [torch.full((), x, dtype=torch.float32, device=self.device) for x in over]
+            scale = torch.stack([scale, torch.stack(numbers)])
+        return self._draw(torch.tensor(at, dtype=torch.int64, device="cpu"), scale)
 
-    def _draw(self, at: Tensor, root: Tensor, lengths: Tensor) -> list[Tensor]:
-        """root: what W on the unit horizon is multiplied with; H is H-bar over the length."""
-        scale = torch.stack([root, root.abs() / lengths]) if self.levy else root
-        scale = scale.float().to(self.device)
+    def _own(self, at: Tensor, cells: Tensor, sign: Tensor | float = 1.0) -> list[Tensor]:
+        """Intervals that may lie on a device. W by sqrt(T), H is H-bar by sqrt(T) over the length."""
+        root = torch.full_like(cells, math.sqrt(self._length), dtype=torch.float64)
+        scale = torch.stack([root * sign, root * self._cells / cells]) if self.levy else root * sign
+        return self._draw(at, scale.float())
+
+    def _draw(self, at: Tensor, scale: Tensor) -> list[Tensor]:
         out = ops.brownian(
             self.shape,
             self.rng,

@@ -76,7 +76,7 @@ def test_tables_differentiate_in_the_times(key: str, options: dict[str, Any]) ->
         net = network(process, predicts)
         times = small_grid(process, steps, predicts)
         if predicts == "velocity":
-            times = 0.93 * times  # at t = 0.5 a velocity is a slope, which generic() refuses for slopes' history
+            times = 0.93 * times  # at t = 0.5 a velocity is a slope, which generic() refuses
         p = plan(solver, process, times, predicts=predicts).generic()
         t = [
             torch.tensor(v, dtype=torch.float64, requires_grad=0 < i < steps)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from fastdiff.noise import Seeds, resolve
-from fastdiff.ops import backends, error_norm, linear_step, noise, normal, uniform
+from fastdiff.ops import backends, brownian, error_norm, linear_step, noise, normal, uniform
+from fastdiff.ops._tree import ladder
 
 F32, F16, BF16, F64 = torch.float32, torch.float16, torch.bfloat16, torch.float64
 
@@ -134,6 +135,43 @@ def test_published_vectors():
         0xBFA23C3D,
         0x3E915255,
     ]
+
+
+@pytest.mark.parametrize("kind", ["plain", "levy", "clock"])
+def test_brownian_increments(kind, same_bits):
+    rng, at, levy = resolve(Seeds(2**62 + 5, [2**40 + 3, 7]), 2), torch.tensor([1, 6, 7]), kind == "levy"
+    rows = len(ladder((1, 6, 7), 3).node) + 1
+    coefs = torch.linspace(0.1, 0.9, 3 * rows).view(rows, 3) if kind == "clock" else None
+    scale = torch.tensor([[0.5, 3.0], [0.7, 1.1]])[: 1 + levy].squeeze(0)
+    for dtype, shape in ((F32, (5,)), (BF16, ())):
+        options = {"coefs": coefs, "scale": scale, "dtype": dtype}
+        for a, b in zip(
+            brownian((2, *shape), rng, at, 3, levy, **options, backend="triton"),
+            brownian((2, *shape), rng, at, 3, levy, **options, backend="reference"),
+            strict=True,
+        ):
+            same_bits(a, b)
+
+
+@pytest.mark.parametrize("levy", [False, True])
+def test_own_brownian_intervals(levy, same_bits):
+    """Empty, whole, and one that does not exist: NaN, for nobody looks at it on a GPU."""
+    from fastdiff.ops.triton import brownian_
+
+    at = torch.tensor([[0, 8], [5, 5], [3, 7], [4, 9]])
+    out = [torch.empty(1, 4, 6, dtype=F16) for _ in range(1 + levy)]
+    brownian_(out, resolve(3, 4), at, 3, None, None)
+    expected = brownian((3, 6), resolve(3, 3), at[:3], 3, levy, dtype=F16, backend="reference")
+    for a, b in zip(out, expected, strict=True):
+        same_bits(a[:, :3], b)
+        assert a[0, 3].isnan().all()
+
+
+def test_the_published_increment():
+    (W,) = brownian((1, 8), resolve(Seeds(99, [3]), 1), torch.tensor([3, 10]), 12, backend="triton")
+    assert " ".join(f"{v & 0xFFFFFFFF:x}" for v in W[0, 0].view(torch.int32).tolist()) == (
+        "bc19af3e bd362bf6 3c41627a 3d15b5dd bcc74024 bcd0fd78 bcdece32 bd313620"
+    )
 
 
 def test_moments_of_65536_normals():

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from fastdiff import ops
+from fastdiff.noise import BrownianPath, resolve, uniform
 from fastdiff.noise import normal as draw
-from fastdiff.noise import resolve, uniform
-from fastdiff.ops import error_norm, linear_step, normal
+from fastdiff.ops import brownian, error_norm, linear_step, normal
+from fastdiff.ops._tree import ladder
 
 pytestmark = pytest.mark.gpu
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -210,6 +211,82 @@ def test_no_wait_for_the_device(backend, make_case):
         run()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("kind", ["plain", "levy", "clock"])
+def test_brownian_increments(kind, backend, same_bits):
+    """Rows of increments with boundaries on either device, and each sample's own intervals."""
+    levy, at = kind == "levy", torch.tensor([0, 3, 4, 5, 17, 40, 64])
+    for n, (shape, dtype) in enumerate(
+        itertools.product([(), (3,), (4096,), (3, 1001)], DTYPES if backend != "reference" else DTYPES[:1])
+    ):
+        rng, g = resolve(2**62 + n, 3), torch.Generator().manual_seed(n)
+        rows = len(ladder(tuple(at.tolist()), 6).node) + 1
+        coefs = torch.rand(rows, 3, generator=g) if kind == "clock" else None
+        scale = torch.rand((2, 6) if levy else (6,), generator=g)
+        expected = brownian((3, *shape), rng, at, 6, levy, coefs, scale, dtype=dtype)
+        there = [None if t is None else t.cuda() for t in (rng, coefs, scale)]
+        for boundaries in (at,) if kind == "clock" else (at, at.cuda()):
+            got = brownian(
+                (3, *shape), there[0], boundaries, 6, levy, *there[1:], dtype=dtype, backend=backend
+            )
+            for a, b in zip(got, expected, strict=True):
+                assert a.is_cuda
+                same_bits(a, b)
+        if kind == "clock":
+            continue
+        own = torch.tensor([[0, 2**30], [5, 5], [2**29 - 7, 2**29 + 9]])
+        expected = brownian((3, *shape), rng, own, 30, levy, dtype=dtype)
+        got = brownian((3, *shape), rng.cuda(), own.cuda(), 30, levy, dtype=dtype, backend=backend)
+        for a, b in zip(got, expected, strict=True):
+            same_bits(a, b)
+
+
+def test_brownian_intervals_outside_give_nan(backend):
+    own = torch.tensor([[0, 4], [-1, 3], [3, 2], [0, 17]], device="cuda")
+    (W,) = brownian((4, 3), resolve(0, 4, "cuda"), own, 4, backend=backend)
+    assert W.isnan().all(-1).tolist() == [[False, True, True, True]]
+
+
+@pytest.mark.parametrize("levy", [False, True])
+@pytest.mark.parametrize("snap", [False, True])
+def test_brownian_path(levy, snap, backend, same_bits):
+    there, here = (
+        BrownianPath((3, 33), 5, 0.0, 2.0, depth=8, levy=levy, snap=snap, device=d, backend=b)
+        for d, b in (("cuda", backend), ("cpu", None))
+    )
+    t = torch.tensor([0.1, 1.7, 2.0])
+    for a, b in (
+        (there.increment(0.3, 1.9), here.increment(0.3, 1.9)),
+        (there.increment(0.3, t.cuda()), here.increment(0.3, t)),
+        (there.increments([2.0, 0.5, 0.1]), here.increments([2.0, 0.5, 0.1])),
+        (there.increments(t.cuda()), here.increments(t)),
+    ):
+        for v, w in zip(a if levy else (a,), b if levy else (b,), strict=True):
+            same_bits(v, w)
+
+
+def test_brownian_in_a_graph_with_its_times_on_the_device(backend, same_bits):
+    """Nothing waits or allocates on the host: a replay takes the times that lie there then."""
+    if backend == "reference":
+        pytest.skip("measured for the kernels")
+    path = BrownianPath((2, 100), 1, 0.0, 1.0, device="cuda", backend=backend)
+    s, t = (torch.tensor(x, device="cuda") for x in ([0.1, 0.6], [0.5, 0.3]))
+    path.increment(s, t)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        path.increment(s, t)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        x = path.increment(s, t)
+    host = BrownianPath((2, 100), 1, 0.0, 1.0)
+    for _ in range(2):
+        graph.replay()
+        same_bits(x, host.increment(s.cpu(), t.cpu()))
+        t += 0.125
 
 
 def test_tensors_on_two_devices_are_refused():
