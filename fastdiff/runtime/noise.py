@@ -69,13 +69,10 @@ class Walk:
             walked = span[1]
             kept.append((key, *span[:2]))
             clocks.append(span[2])
-        if len(set(clocks)) > 1:
-            some = ", ".join(sorted(map(str, set(clocks))))
-            raise ValueError(f"noise='path': {plan.solver} draws by the clocks {some}; one is allowed")
         ends = sorted({t for _, *pair in kept for t in pair}, reverse=True)
         self.depth, cells = _cells(process, ends)
         at = dict(zip(ends, cells, strict=True))
-        measure = _measure(process, clocks[0] if clocks else 1, self.depth)
+        measure = _measure(process, _one_of(clocks), self.depth)
         self.pieces: list[tuple[Tensor, Tensor, Tensor]] = []
         self.where: dict[Key, tuple[int, int]] = {}
         self.held: dict[tuple[torch.device, int], tuple[Tensor, Tensor]] = {}  # of the pieces, on devices
@@ -141,6 +138,14 @@ def draws_of(plan: Plan) -> dict[Key, Span | None]:
     """Every draw of a plan in the order of the steps, with the increment it is."""
     found = {d: span for s in plan.stages for d, span in zip(s.draws, s.spans, strict=True)}
     return dict(sorted(found.items()))
+
+
+def _one_of(clocks: list[float | str]) -> float | str:
+    """The clock of the whole path. Increments of one path by several clocks would not be independent, so
+    where they differ from step to step all go by the middle one: a change of the order of a step."""
+    if "t" in clocks:
+        return "t"
+    return float(np.median(np.array(clocks or [1.0], dtype=np.float64)))
 
 
 def _cells(process: Process, times: list[float]) -> tuple[int, list[int]]:

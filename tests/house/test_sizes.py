@@ -1,4 +1,5 @@
 """A file that cannot be read in a sitting holds two things. The limits are half as much again as is good."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -7,7 +8,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = (".py", ".cpp", ".h", ".inl", ".cu", ".cuh")
-LIMITS = {"fastdiff/solvers": 90, "fastdiff/grids": 90, "fastdiff/processes": 300, "fastdiff/guidance": 180}
+SHARED = 180  # what several solvers share
+LIMITS = {"fastdiff/solvers": 135, "fastdiff/grids": 90, "fastdiff/processes": 300, "fastdiff/guidance": 180}
 ELSEWHERE = 600
 
 
@@ -18,6 +20,8 @@ def test_sizes() -> None:
     for path in files:
         where = path.relative_to(ROOT)
         lines, limit = path.read_text().count("\n"), LIMITS.get(where.parent.as_posix(), ELSEWHERE)
+        if where.parent.as_posix() == "fastdiff/solvers" and path.name.startswith("_"):
+            limit = SHARED
         if lines > limit:
             long.append(f"{where}: {lines} lines, limit {limit}")
     assert not long, "\n".join(long)

@@ -18,6 +18,7 @@ from fastdiff.core.process import processes
 from fastdiff.noise.seeds import resolve
 from fastdiff.runtime.noise import Source, Walk, draws_of, walk_of
 from fastdiff.testing import GaussianMixture
+from fastdiff.testing.solvers import planned
 
 VP = fd.processes.VP()
 MIXTURE = GaussianMixture([0.3, 0.7], [-0.5, 0.7], [0.6, 0.5])  # smooth: no path jumps to another mode
@@ -134,6 +135,19 @@ def test_no_step_gets_nothing(process: str) -> None:
                         assert (at.diff() > 0).all()
                         assert torch.isfinite(coefs).all() and (coefs[1:] > 0).all()
                         assert torch.isfinite(scale).all() and (scale > 0).all()
+
+
+# fresh noise at each level, sweeps; noise over a part of each step, another one for other steps
+NO_WALK = ("lcm", "tcd", "ddbm-heun")
+
+
+@pytest.mark.parametrize("key", [k for k in planned() if fd.solvers.make(k).stochastic and k not in NO_WALK])
+def test_every_stochastic_solver_walks(key: str) -> None:
+    """Each draw of each solver is an increment, and 40 steps on a path come nearer to 80 on it than draws of
+    their own do."""
+    plan = fd.plan(key, VP, even(12))
+    assert len(walk_of(plan, VP).where) == len(draws_of(plan)) > 0
+    assert between(key, 40, "path") < 0.2 * between(key, 40, None)
 
 
 def test_churn_stays_independent() -> None:
