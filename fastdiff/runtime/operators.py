@@ -13,16 +13,19 @@ import torch
 from torch import Tensor
 
 
-def langevin(x: Tensor, score: Tensor, z: Tensor, *, t: float, params: tuple[float, ...]) -> Tensor:
-    """x + eps score + sqrt(2 eps) z with eps = 2 a (snr |z| / |score|)^2 for each sample; params = (a, snr).
+def langevin(x: Tensor, eps: Tensor, z: Tensor, *, t: float, params: tuple[float, ...]) -> Tensor:
+    """x + e score + sqrt(2 e) z with e = 2 a (snr |z| / |score|)^2 for each sample; params = (a, snr, sigma).
+
+    Written by the noise prediction eps = -sigma score, which stays of size 1: with k = e / sigma^2 it is
+    x - k sigma eps + sqrt(2 k) sigma z,  k = 2 a (snr |z| / |eps|)^2.
 
     Source: Song et al. 2021, arXiv:2011.13456, algorithms 4 and 5.
     """
-    a, snr = params
+    a, snr, sigma = params
     wide = torch.promote_types(x.dtype, torch.float32)
-    eps = 2 * a * (snr * _norm(z) / _norm(score)) ** 2
-    x, score, z = (v.to(wide) for v in (x, score, z))
-    return torch.addcmul(torch.addcmul(x, eps.to(wide), score), (2 * eps).sqrt().to(wide), z)
+    k = 2 * a * (snr * _norm(z) / _norm(eps)) ** 2
+    x, eps, z = (v.to(wide) for v in (x, eps, z))
+    return torch.addcmul(torch.addcmul(x, (-k * sigma).to(wide), eps), ((2 * k).sqrt() * sigma).to(wide), z)
 
 
 def learned_noise(mean: Tensor, v: Tensor, z: Tensor, *, t: float, params: tuple[float, ...]) -> Tensor:

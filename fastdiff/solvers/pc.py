@@ -50,11 +50,11 @@ class PC(Wrapper):
         past = self.made.step(p, s, t, past)
         a = (s.alpha / t.alpha) ** 2
         for _ in range(self.sweeps):
-            score, z = p.model(p.x, t, "score"), p.noise()
+            eps, z = p.model(p.x, t, "noise"), p.noise()
             if self.corrector == "langevin":
-                p.x = p.call("langevin", t, p.x, score, z, params=(a, self.snr))
+                p.x = p.call("langevin", t, p.x, eps, z, params=(a, self.snr, t.sigma))
             else:
-                e = 2 * a * (self.snr * t.sigma) ** 2
-                p.x = p.x + e * score + sqrt(2 * e) * z
+                k = 2 * a * self.snr**2  # e / sigma^2; score = -eps / sigma
+                p.x = p.x + t.sigma * (sqrt(2 * k) * z - k * eps)
             past = []
         return past

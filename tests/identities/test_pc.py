@@ -59,7 +59,8 @@ def test_many_sweeps_end_at_the_known_bias() -> None:
 def test_a_langevin_step_is_the_papers(dtype: torch.dtype) -> None:
     """numpy in float64 on the same numbers; one or two roundings of the dtype."""
     x, score, z = (fd.noise.normal((3, 2, 5), k, dtype=dtype) for k in range(3))
-    got = langevin(x, score, z, t=0.5, params=(0.9, 0.16))
+    sigma = 0.5  # a power of two: the noise prediction -sigma score is exact
+    got = langevin(x, -sigma * score, z, t=0.5, params=(0.9, 0.16, sigma))
     a, b, c = (v.double().numpy() for v in (x, score, z))
     norm = [np.sqrt((v.reshape(3, -1) ** 2).sum(1))[:, None, None] for v in (c, b)]
     e = 2 * 0.9 * (0.16 * norm[0] / norm[1]) ** 2
