@@ -1,7 +1,7 @@
 """Writes docs/solvers.md: every solver with what it costs and how exact it is, measured.
 
     python tools/solver_sheet.py            write it
-    python tools/solver_sheet.py --check    say whether it is up to date (numbers within 3 %)
+    python tools/solver_sheet.py --check    say whether it is up to date (numbers within a unit of their last digit)
 
 Measured in float64 on lambda from -2.5 to 2.5: probability flows on a mixture of two normals on the line (the
 largest error of 11 points against the flow itself), stochastic solvers on Gaussian data (Wasserstein-2
@@ -159,7 +159,7 @@ def fresh(old: str, new: str) -> bool:
     if number.sub("#", old) != number.sub("#", new):
         return False
     pairs = zip(number.findall(old), number.findall(new), strict=True)
-    return all(a == b or math.isclose(float(a), float(b), rel_tol=0.06, abs_tol=1e-12) for a, b in pairs)
+    return all(a == b or math.isclose(float(a), float(b), rel_tol=0.11, abs_tol=1e-12) for a, b in pairs)
 
 
 def main() -> int:
