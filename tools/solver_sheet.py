@@ -1,7 +1,7 @@
 """Writes docs/solvers.md: every solver with what it costs and how exact it is, measured.
 
     python tools/solver_sheet.py            write it
-    python tools/solver_sheet.py --check    say whether it is up to date (numbers within a unit of their last digit)
+    python tools/solver_sheet.py --check    is it up to date? numbers within a unit of their last digit
 
 Measured in float64 on lambda from -2.5 to 2.5: probability flows on a mixture of two normals on the line (the
 largest error of 11 points against the flow itself), stochastic solvers on Gaussian data (Wasserstein-2
