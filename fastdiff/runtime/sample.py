@@ -231,9 +231,12 @@ def _start(
     def draw(_: slice, rng: Tensor, consts: Any) -> Tensor:
         x = normal((rng.shape[0], *shape[1:]), rng, 0, INITIAL, dtype=dtype, backend=backend)
         x = x if std == 1 else x.mul_(std)
-        if process.const is None or not isinstance((consts or {}).get(process.const), Tensor):
-            return x  # without it, what is missing is said when the run starts
-        return x + float(process.offset(start)) * consts[process.const].to(x.dtype)
+        c = None if process.const is None else (consts or {}).get(process.const)
+        if not isinstance(c, Tensor) or c.device != x.device or c.shape[1:] != x.shape[1:]:
+            return x  # what is missing or wrong is said when the run starts
+        if c.shape[:1] not in ((1,), x.shape[:1]):
+            return x
+        return x + float(process.offset(start)) * c.to(x.dtype)
 
     return draw, shape[0], device
 

@@ -99,6 +99,8 @@ def _of_samples(
 ) -> np.ndarray:
     """Mean squared distances between the data predictions along forward paths, or the differences of
     losses."""
+    if x0.dim() < 1 or x0.numel() == 0:
+        raise ValueError(f"ays: data has shape {tuple(x0.shape)}; at least 1 sample is allowed")
     process, n = denoiser.process, x0[0].numel()
     rng = resolve(seeds, x0.shape[0], x0.device)
     times = np.asarray(process.time_of(lam))

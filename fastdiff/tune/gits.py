@@ -77,6 +77,8 @@ def gits(
     rho = np.array([float(process.sigma(t)) for t in nodes]) / alpha
     run = sample(denoiser, shape_or_x, solver=teacher, times=nodes, seeds=seeds, cond=cond, trajectory=True)
     assert isinstance(run, Trajectory)
+    if run.x.shape[0] == 0:
+        raise ValueError("gits: shape_or_x has no samples; at least 1 is allowed")
     y = torch.stack([x.flatten(1).double() / a for x, a in zip(run.states, alpha, strict=True)])
     with torch.no_grad():
         data = (

@@ -51,6 +51,10 @@ def search_initial_noise(
         raise ValueError(
             f"search_initial_noise: candidates={candidates}, chunk={chunk}; at least 1 is allowed"
         )
+    if targets.dim() < 1 or targets.shape[0] < 1:
+        raise ValueError(
+            f"search_initial_noise: targets is {tuple(targets.shape)}; at least 1 row is allowed"
+        )
     many, shape = targets.shape[0], targets.shape[1:]
     rng = resolve(seeds, candidates, targets.device)
     std = denoiser.process.prior_std(float(denoiser.process.t_max))

@@ -244,3 +244,11 @@ def test_perturb_and_denoiser_know_the_const(predicts: str) -> None:
         denoiser(x, t)
     with pytest.raises(ValueError, match="mu"):
         process.perturb(x0, t)
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+@pytest.mark.parametrize("shape", [(5, 3), (3,), (2, 4)])
+def test_a_const_of_another_shape_is_said_where_x_is_drawn(shape: tuple[int, ...], chunk: int | None) -> None:
+    denoiser = fd.Denoiser(lambda x, t: x, fd.processes.MeanReverting(), predicts="noise")
+    with pytest.raises(ValueError, match="mu"):
+        fd.sample(denoiser, (4, 3), steps=2, seeds=0, consts={"mu": torch.zeros(shape)}, chunk=chunk)

@@ -126,3 +126,13 @@ def test_ays_says_what_is_wrong() -> None:
         fd.tune.ays(VP, x0, steps=5)
     with pytest.raises(ValueError, match="mmse"):
         fd.tune.ays(VP, gaussian_loss(1.0), steps=5)
+
+
+def test_no_samples_are_refused() -> None:
+    denoiser = fd.Denoiser(MIXTURE.denoiser(VP, "noise"), VP, predicts="noise")
+    with pytest.raises(ValueError, match="at least 1"):
+        fd.tune.gits(denoiser, (0, 1), steps=3)
+    with pytest.raises(ValueError, match="at least 1"):
+        fd.tune.ays(denoiser, torch.zeros(0, 1), steps=3)
+    with pytest.raises(ValueError, match="at least 1"):
+        fd.tune.search_initial_noise(denoiser, torch.zeros(0, 1))
