@@ -1,164 +1,118 @@
-"""Samplers against diffusers' schedulers: time per step, the network's output ready made, one thread.
+"""Whole samplers against diffusers and k-diffusion, per network call, the network's output ready made.
 
-Both sides see the same shapes and dtypes and the same constant network output; ours runs the whole sampler
-and divides by its steps, the peer's loop calls `.step()`. Rounds are interleaved, the medians compared.
+Both sides see the same shapes and dtypes and the same constant output. Of diffusers only `.step()` is timed.
+On a GPU ours is one captured graph, and the plan's own sums compiled by torch are a peer too.
 """
 
 from __future__ import annotations
 
-import statistics
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
+from torch import Tensor
 
 import fastdiff as fd
 
-CASES = {  # ours -> (solver, options), the peer's class and its options
-    "dpmpp-2m": (("dpmpp-2m", {}), "DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+from . import _peers
+from ._case import Case, Scale, Spent, Work
+from .step import summed
+
+STEPS = 20
+SHAPE = (16, 4, 64, 64)
+MULTISTEP = "DPMSolverMultistepScheduler"
+CASES = {  # ours -> (solver, options), the diffusers class and its options
+    "dpmpp-2m": (("dpmpp-2m", {}), MULTISTEP, {"algorithm_type": "dpmsolver++"}),
     "unipc-2": (("unipc", {"order": 2}), "UniPCMultistepScheduler", {"solver_order": 2}),
-    "dpmpp-2m-sde": (
-        ("dpmpp-2m-sde", {}),
-        "DPMSolverMultistepScheduler",
-        {"algorithm_type": "sde-dpmsolver++"},
-    ),
+    "dpmpp-2m-sde": (("dpmpp-2m-sde", {}), MULTISTEP, {"algorithm_type": "sde-dpmsolver++"}),
     "ddim": (("ddim", {}), "DDIMScheduler", {"clip_sample": False}),
     "euler": (("euler", {}), "EulerDiscreteScheduler", {}),
     "heun": (("heun", {}), "HeunDiscreteScheduler", {}),
 }
+THEIRS = {"dpmpp-2m": "sample_dpmpp_2m", "dpmpp-2m-sde": "sample_dpmpp_2m_sde", "euler": "sample_euler"}
 
 
-def ours(solver: str, options: dict, x: torch.Tensor, m: torch.Tensor, steps: int) -> Callable[[], float]:
+def sampling(
+    solver: str, options: Mapping[str, Any], x: Tensor, m: Tensor, steps: int
+) -> tuple[Work, fd.Plan]:
     process = fd.processes.VP()
     times = fd.grid("logsnr", process, steps=steps, final="sigma_min")
     plan = fd.plan(solver, process, times, predicts="noise", **options)
     sampler = fd.Sampler(fd.Denoiser(lambda x, t: m, process, predicts="noise"), plan)
-
-    def once() -> float:
-        start = time.perf_counter()
-        sampler(x, seeds=0)
-        return (time.perf_counter() - start) / plan.nfe
-
-    return once
+    if not x.is_cuda:
+        return lambda: sampler(x, seeds=0), plan
+    return sampler.capture(x).graph.replay, plan
 
 
-def peer(
-    name: str, options: dict, x: torch.Tensor, m: torch.Tensor, steps: int
-) -> Callable[[], float] | None:
-    try:
-        import diffusers.schedulers as schedulers
-    except ImportError:
+def diffusers(name: str, options: Mapping[str, Any], x: Tensor, m: Tensor, steps: int) -> Work | None:
+    if _peers.schedulers() is None:
         return None
-    scheduler = getattr(schedulers, name)(**options)
+    scheduler = getattr(_peers.schedulers(), name)(**options)
 
-    def once() -> float:
-        scheduler.set_timesteps(steps)
+    def once() -> Spent | None:
+        scheduler.set_timesteps(steps, device=x.device)
         y, spent = x, 0.0
         for t in scheduler.timesteps:
-            scheduler.scale_model_input(y, t)  # the peer's state machine wants it; not timed
+            scheduler.scale_model_input(y, t)  # its state machine wants it; not timed on the CPU
             start = time.perf_counter()
             y = scheduler.step(m, t, y).prev_sample
             spent += time.perf_counter() - start
-        return spent / len(scheduler.timesteps)
+        return None if x.is_cuda else Spent(spent)
 
     return once
 
 
-def copying(x: torch.Tensor, tensors: float, steps: int) -> Callable[[], float]:
-    """Moving as many bytes as the step must, by torch.copy_ over as large a working set."""
-    pairs = [(torch.empty_like(x), torch.empty_like(x)) for _ in range(max(1, round(tensors / 2)))]
-
-    def once() -> float:
-        start = time.perf_counter()
-        for _ in range(steps):
-            for a, b in pairs:
-                a.copy_(b)
-        return (time.perf_counter() - start) / steps * tensors / (2 * len(pairs))
-
-    return once
+def kdiffusion(name: str, x: Tensor, m: Tensor, steps: int) -> Work | None:
+    """Its loop with the noise that it makes by default: a Brownian tree where the sampler is stochastic."""
+    sampling = _peers.kdiffusion()
+    if sampling is None:
+        return None
+    sigmas = sampling.get_sigmas_karras(steps, 0.03, 15.0, device=x.device)
+    return lambda: getattr(sampling, name)(lambda x, sigma: m, x, sigmas, disable=True)
 
 
-def measure(fns: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    seen: dict[str, list[float]] = {k: [] for k in fns}
-    for f in fns.values():
-        f()
-    for _ in range(rounds):
-        for k, f in fns.items():
-            seen[k].append(f())
-    return {k: statistics.median(v) for k, v in seen.items()}
+def compiled(plan: fd.Plan, x: Tensor, m: Tensor) -> Work:
+    """The plan's own sums, the whole loop unrolled, by torch.compile in its best mode for launches."""
+    stages = [(s.inputs, s.outputs, s.coeffs.tolist(), s.call.outs if s.call else ()) for s in plan.stages]
+
+    def loop(x: Tensor, m: Tensor) -> Tensor:
+        held = {0: x}
+        for inputs, outputs, table, outs in stages:
+            held |= dict(zip(outputs, summed([held[r] for r in inputs], table), strict=True))
+            held |= dict.fromkeys(outs, m)
+        return held[plan.out]
+
+    best = torch.compile(loop, mode="reduce-overhead", dynamic=False)
+    return lambda: best(x, m)
 
 
-def run(
-    shape: tuple[int, ...] = (16, 4, 64, 64),
-    steps: int = 20,
-    rounds: int = 15,
-    cases: Sequence[str] = tuple(CASES),
-    dtypes: Sequence[torch.dtype] = (torch.float32, torch.bfloat16),
-) -> list[dict]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    rows = []
-    try:
-        for dtype in dtypes:
-            torch.manual_seed(0)
-            x, m = torch.randn(shape).to(dtype), torch.randn(shape).to(dtype)
-            for name in cases:
-                (solver, options), theirs, their_options = CASES[name]
-                plan = fd.plan(
-                    solver,
-                    fd.processes.VP(),
-                    fd.grid("logsnr", fd.processes.VP(), steps=steps, final="sigma_min"),
-                    **options,
-                )
-                tensors = plan.traffic(1)
-                fns = {"ours": ours(solver, options, x, m, steps), "copy": copying(x, tensors, steps)}
-                other = peer(theirs, their_options, x, m, steps)
-                if other is not None:
-                    fns["peer"] = other
-                t = measure(fns, rounds)
-                row = {
-                    "case": name,
-                    "dtype": str(dtype).removeprefix("torch."),
-                    "shape": list(shape),
-                    "ours_us": t["ours"] * 1e6,
-                    "copy_us": t["copy"] * 1e6,
-                    "of_copy_bandwidth": t["copy"] / t["ours"],
-                }
-                if "peer" in t:
-                    row |= {
-                        "peer": f"diffusers {theirs}",
-                        "peer_us": t["peer"] * 1e6,
-                        "ratio": t["peer"] / t["ours"],
-                    }
-                rows.append(row)
-    finally:
-        torch.set_num_threads(threads)
-    return rows
+def made(name: str, shape: tuple[int, ...], dtype: torch.dtype, scale: Scale, steps: int = STEPS) -> Case:
+    (solver, options), theirs, their_options = CASES[name]
+    torch.manual_seed(0)
+    x, m = (torch.randn(shape, device=scale.device).to(dtype) for _ in range(2))
+    ours, plan = sampling(solver, options, x, m, steps)
+    peers: dict[str, Callable[[], object] | None]
+    peers = {f"diffusers {theirs}": diffusers(theirs, their_options, x, m, steps)}
+    if name in THEIRS and dtype == torch.float32:
+        peers[f"k-diffusion {THEIRS[name]}"] = kdiffusion(THEIRS[name], x, m, steps)
+    if scale.gpu and not plan.stochastic:
+        peers["torch.compile"] = compiled(plan, x, m)
+    return Case(
+        name,
+        ours,
+        peers,
+        bytes=plan.traffic(1) * x.numel() * x.element_size(),
+        normals=x.numel() * plan.stochastic,
+        units=plan.nfe,
+        shape=shape,
+        dtype=dtype,
+    )
 
 
-def large() -> list[dict]:
-    """64 M elements: far beyond every cache, where fresh allocations dominate the peer's step."""
-    return run((64, 16, 256, 256), steps=20, rounds=1, cases=("dpmpp-2m",), dtypes=(torch.float32,))
-
-
-def host(steps: int = 20, rounds: int = 200) -> list[dict]:
-    """Time per step on a tiny tensor: what the loop itself costs."""
-    x = torch.randn(1, 4, 8, 8)
-    m = torch.randn_like(x)
-    rows = []
-    for name, ((solver, options), _, _) in CASES.items():
-        t = measure({"ours": ours(solver, options, x, m, steps)}, rounds)
-        rows.append(
-            {"case": f"host {name}", "shape": list(x.shape), "dtype": "float32", "ours_us": t["ours"] * 1e6}
-        )
-    return rows
-
-
-if __name__ == "__main__":
-    for row in [*run(), *host(), *(large() if "--large" in sys.argv else [])]:
-        print(
-            "  ".join(
-                f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items() if k != "shape"
-            )
-        )
+def cases(scale: Scale) -> Iterator[Case]:
+    for dtype in (torch.float32, torch.bfloat16):
+        for name in CASES:
+            yield made(name, SHAPE, dtype, scale)
+    if not scale.quick:  # 64 M elements: far beyond every cache, where fresh memory dominates the peer's step
+        yield made("dpmpp-2m", (64, 16, 256, 256), torch.float32, scale, steps=20 if scale.gpu else 5)

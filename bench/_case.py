@@ -1,0 +1,153 @@
+"""What a benchmark is and how it is measured.
+
+A `Case` names the work, ours and the peers that do the same, the bytes that must move and the normals that
+must be drawn. All of them, and a copy of as many bytes, take turns in one process until the budget is spent;
+medians are compared. The floor of a case is its bytes at the copy's speed and its normals at the speed of
+`fd.noise.normal` (which the suite `noise` holds against torch.randn).
+
+Figures are of this machine while it did whatever else it did: compare ratios, not microseconds.
+"""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+import fastdiff as fd
+
+Work = Callable[[], Any]  # does the work once; returns None, or a Spent where not all of the call counts
+Row = dict[str, Any]
+
+
+class Spent(float):
+    """Seconds that a work measured of itself, CPU only."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is asked: the device, whether few cases do, seconds a case may take."""
+
+    device: str = "cpu"
+    quick: bool = False
+    budget: float = 1.0
+
+    @property
+    def gpu(self) -> bool:
+        return self.device.startswith("cuda")
+
+
+@dataclass(frozen=True)
+class Case:
+    what: str
+    ours: Work
+    peers: Mapping[str, Work | None] = field(default_factory=dict)  # None: not installed
+    bytes: float = 0.0  # of one unit
+    normals: float = 0.0  # of one unit
+    units: int = 1  # steps or draws in one call of a work; all figures are per unit
+    shape: tuple[int, ...] = ()
+    dtype: torch.dtype | None = None
+    threads: int = 1
+    along: float | None = None  # where it lies on the horizontal axis of the plot
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def copying(size: float, times: int, device: str) -> Work:
+    """Moves `size` bytes by torch.copy_, half of them read, half written; again and again as a loop does."""
+    source = torch.randn(max(1, round(size / 8)), device=device)
+    target = torch.empty_like(source)
+
+    def once() -> None:
+        for _ in range(times):
+            target.copy_(source)
+
+    return once
+
+
+def seconds(work: Work, device: str, least: float) -> float:
+    """Of one call. On a GPU by its own clock, over as many calls as last `least`."""
+    if not device.startswith("cuda"):
+        start = time.perf_counter()
+        spent = work()
+        return float(spent) if isinstance(spent, Spent) else time.perf_counter() - start
+    count = 1
+    while True:
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        begin.record()
+        for _ in range(count):
+            work()
+        end.record()
+        end.synchronize()
+        took = begin.elapsed_time(end) / 1e3
+        if took >= least or count >= 10_000:
+            return took / count
+        count = min(10_000, max(2 * count, int(1.2 * count * least / max(took, 1e-6))))
+
+
+def interleaved(work: Mapping[str, Work], device: str, budget: float) -> dict[str, list[float]]:
+    """Seconds of each, taken in turn, so that what disturbs one disturbs all."""
+    least, taken = 2e-3, {name: [] for name in work}
+    for f in work.values():
+        f()
+    stop, rounds = time.perf_counter() + budget, 0
+    while rounds < 3 or (time.perf_counter() < stop and rounds < 300):
+        for name, f in work.items():
+            taken[name].append(seconds(f, device, least))
+        rounds += 1
+    return taken
+
+
+@functools.lru_cache
+def normal_ns(n: int, device: str) -> float:
+    """Nanoseconds of a normal of ours on n threads."""
+    size = 1 << (24 if device.startswith("cuda") else 18)
+    with threads(n):
+        work = {"ours": lambda: fd.noise.normal((1, size), 0, device=device)}
+        return statistics.median(interleaved(work, device, 0.1)["ours"]) / size * 1e9
+
+
+def measured(case: Case, scale: Scale) -> list[Row]:
+    """A row for each peer, or one where there is none; peers that are not installed are named as skipped."""
+    work: dict[str, Work] = {"ours": case.ours}
+    if case.bytes:
+        work["copy"] = copying(case.bytes, case.units, scale.device)
+    work |= {name: f for name, f in case.peers.items() if f is not None}
+    with threads(case.threads):
+        taken = interleaved(work, scale.device, scale.budget)
+    us = {name: statistics.median(t) / case.units * 1e6 for name, t in taken.items()}
+    low, _, high = statistics.quantiles(taken["ours"], n=4)
+    row: Row = {"case": case.what, "shape": list(case.shape), "threads": case.threads}
+    row |= {"dtype": str(case.dtype).removeprefix("torch.")} if case.dtype else {}
+    row |= {"along": case.along} if case.along is not None else {}
+    row |= {"ours_us": us["ours"], "spread": (high - low) / statistics.median(taken["ours"])}
+    if case.bytes or case.normals:
+        draws = case.normals * normal_ns(case.threads, scale.device) / 1e3 if case.normals else 0.0
+        floor = us.get("copy", 0.0) + draws
+        row |= {"bytes": case.bytes, "floor_us": floor, "of_floor": floor / us["ours"]}
+    if case.bytes:
+        row |= {"copy_us": us["copy"], "copy_GBs": case.bytes / us["copy"] / 1e3}
+    row |= case.facts
+    peers = [n for n in us if n not in ("ours", "copy")]
+    rows = [row | {"peer": n, "peer_us": us[n], "ratio": us[n] / us["ours"]} for n in peers] or [row]
+    return rows + [
+        {"case": case.what, "shape": list(case.shape), "peer": n, "skipped": "not installed"}
+        for n, f in case.peers.items()
+        if f is None
+    ]
