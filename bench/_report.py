@@ -91,14 +91,18 @@ def plot(path: Path, results: Results) -> None:
     grid = fig.add_gridspec(len(heights), wide, height_ratios=heights)
     for k, (title, found) in enumerate(curves.items()):
         ax = fig.add_subplot(grid[k // wide, k % wide])
-        for name, points in found.items():
+        for j, (name, points) in enumerate(found.items()):
             style = {
                 "ours": {"color": "C0", "lw": 2, "marker": "o", "ms": 3},
                 "floor": {"color": "k", "ls": ":"},
             }
-            ax.loglog(*zip(*sorted(points), strict=True), label=name, **style.get(name, {"lw": 1}))
+            ax.loglog(
+                *zip(*sorted(points), strict=True), label=name, **style.get(name, {"lw": 1, "color": f"C{j}"})
+            )
         ax.set_title(title, fontsize=8)
         ax.tick_params(labelsize=7)
+        ax.xaxis.set_minor_formatter("")
+        ax.yaxis.set_minor_formatter("")
         ax.legend(fontsize=6, frameon=False)
         ax.set_ylabel("us", fontsize=7)
     for k, (suite, (key, rows)) in enumerate(bars.items()):

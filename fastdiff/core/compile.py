@@ -14,6 +14,7 @@ Noise and constants never count: a draw is made again from its counter. Ranks ar
 (`fastdiff.core.number`). Every look at a value is written on a tape, so that the same choice can be replayed
 over trainable scalars and arrays.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,7 +27,7 @@ from .recorder import NOISE, Call, Recorder
 
 Row = dict[int, Any]  # atom or tensor -> coefficient
 
-DRAW_PRICE = 3.0  # a normal costs about what moving three float32 numbers costs (bench/kernels.py)
+DRAW_PRICE = 3.0  # a normal costs about what moving three float32 numbers costs (bench/noise.py)
 
 
 class Special(ArithmeticError):
@@ -152,7 +153,11 @@ class Program:
 
 
 def compile_record(
-    rec: Recorder, tape: Sequence[Any] | None = None, *, natural: bool = True, zero: Decimal = ZERO,
+    rec: Recorder,
+    tape: Sequence[Any] | None = None,
+    *,
+    natural: bool = True,
+    zero: Decimal = ZERO,
     verify: bool = False,
 ) -> Program:
     """Compile a recording; with the tape of another one by its decisions.
@@ -179,8 +184,10 @@ class _Compiler:
 
     def fresh(self, row: Row) -> Row:
         if self.tape.looks and not all(v.is_finite() for v in row.values()):  # a NaN would count as cancelled
-            raise ValueError("a coefficient is not finite; are two times too close, or is alpha or sigma 0 "
-                             "where the formula divides by it?")
+            raise ValueError(
+                "a coefficient is not finite; are two times too close, or is alpha or sigma 0 "
+                "where the formula divides by it?"
+            )
         return self.tape.clean(row, self.tape.scale([row]))
 
     def bound(self, row: Row) -> Row:
@@ -237,8 +244,12 @@ class _Compiler:
             memory = sorted(new) + memory
 
             def locate(
-                row: Row, k: int = k, new: set[int] = new, space: Span = space,
-                known: list[Row] = known, values: list[Row] = values,
+                row: Row,
+                k: int = k,
+                new: set[int] = new,
+                space: Span = space,
+                known: list[Row] = known,
+                values: list[Row] = values,
             ) -> Row | None:
                 """A row over atoms as a row over memory, draws and constants; None if memory cannot make
                 it."""
@@ -321,7 +332,8 @@ class _Compiler:
 
 def _sure(row: Row | None) -> Row:
     if row is None:
-        raise ArithmeticError("the carried tensors cannot express what a later stage needs; please report "
-                              "the solver and its times")
+        raise ArithmeticError(
+            "the carried tensors cannot express what a later stage needs; please report "
+            "the solver and its times"
+        )
     return row
-
