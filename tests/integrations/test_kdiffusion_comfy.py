@@ -142,7 +142,12 @@ def multistep(weights: Callable[[Any, int, int], list[float]], order: int) -> An
 
 
 def equal(sig: Any, i: int, q: int) -> list[float]:
-    rows = {1: [1.0], 2: [3 / 2, -1 / 2], 3: [23 / 12, -16 / 12, 5 / 12], 4: [55 / 24, -59 / 24, 37 / 24, -9 / 24]}
+    rows = {
+        1: [1.0],
+        2: [3 / 2, -1 / 2],
+        3: [23 / 12, -16 / 12, 5 / 12],
+        4: [55 / 24, -59 / 24, 37 / 24, -9 / 24],
+    }
     return [(sig[i + 1] - sig[i]) * w for w in rows[q]]
 
 
@@ -194,7 +199,9 @@ def ddpm(D: Model, x: Any, sig: Any, flow: bool) -> Any:
     return x
 
 
-def lcm(D: Model, x: Any, sig: Any, flow: bool, first: float = 1.0, last: float = 1.0, clip: float = 0.0) -> Any:
+def lcm(
+    D: Model, x: Any, sig: Any, flow: bool, first: float = 1.0, last: float = 1.0, clip: float = 0.0
+) -> Any:
     steps = len(sig) - 1
     for i, (s, t) in enumerate(pairwise(sig)):
         x = D(x, s)[0]
@@ -222,7 +229,9 @@ def ge(D: Model, x: Any, sig: Any, flow: bool, gamma: float = 2.0, pp: bool = Fa
     return x
 
 
-def res(D: Model, x: Any, sig: Any, flow: bool, eta: float = 1.0, s_noise: float = 1.0, pp: bool = False) -> Any:
+def res(
+    D: Model, x: Any, sig: Any, flow: bool, eta: float = 1.0, s_noise: float = 1.0, pp: bool = False
+) -> Any:
     old = down_before = None
     for i, (s, t) in enumerate(pairwise(sig)):
         m, u = D(x, s)
@@ -249,7 +258,9 @@ def sigma_at(v: float, flow: bool) -> float:
     return 1 / (1 + math.exp(v)) if flow else math.exp(-v)
 
 
-def er_sde(D: Model, x: Any, sig: Any, flow: bool, s_noise: float = 1.0, phi: Any = None, order: int = 3) -> Any:
+def er_sde(
+    D: Model, x: Any, sig: Any, flow: bool, s_noise: float = 1.0, phi: Any = None, order: int = 3
+) -> Any:
     phi = phi or (lambda k: k * (np.exp(k**0.3) + 10))
     alpha, ms, ds = alpha_of(flow), [], []
     rho = [s / alpha(s) for s in sig]
@@ -275,7 +286,14 @@ def er_sde(D: Model, x: Any, sig: Any, flow: bool, s_noise: float = 1.0, phi: An
 
 
 def seeds(
-    D: Model, x: Any, sig: Any, flow: bool, rs: Any = (0.5,), kind: str = "phi_1", eta: float = 1.0, s_noise: float = 1.0
+    D: Model,
+    x: Any,
+    sig: Any,
+    flow: bool,
+    rs: Any = (0.5,),
+    kind: str = "phi_1",
+    eta: float = 1.0,
+    s_noise: float = 1.0,
 ) -> Any:
     """Each stage from x_s; its noise is that of the stage before, grown, and the increment since."""
     alpha, k = alpha_of(flow), 1 + eta
@@ -304,7 +322,9 @@ def seeds(
     return x
 
 
-def dpmpp_sde(D: Model, x: Any, sig: Any, flow: bool, eta: float = 1.0, s_noise: float = 1.0, r: float = 0.5) -> Any:
+def dpmpp_sde(
+    D: Model, x: Any, sig: Any, flow: bool, eta: float = 1.0, s_noise: float = 1.0, r: float = 0.5
+) -> Any:
     alpha = alpha_of(flow)
     for s, t in pairwise(sig):
         m = D(x, s)[0]
@@ -351,7 +371,15 @@ def sde(order: int, kind: str = "heun") -> Any:
 
 
 def sa_solver(
-    D: Model, x: Any, sig: Any, flow: bool, tau: Any = None, p: int = 3, c: int = 4, pece: bool = False, simple: bool = False
+    D: Model,
+    x: Any,
+    sig: Any,
+    flow: bool,
+    tau: Any = None,
+    p: int = 3,
+    c: int = 4,
+    pece: bool = False,
+    simple: bool = False,
 ) -> Any:
     """Each rule an integral of the polynomial through the predictions, by quadrature."""
     alpha, N = alpha_of(flow), len(sig) - 1
@@ -384,7 +412,11 @@ def sa_solver(
         if i == N - 1:
             return ms[-1]
         level, h = tau(sig[i + 1]), lams[i + 1] - lams[i]
-        xi = sig[i + 1] * math.sqrt(-math.expm1(-2 * level**2 * h)) * noise(sig[i], sig[i + 1]) if level else 0.0
+        xi = (
+            sig[i + 1] * math.sqrt(-math.expm1(-2 * level**2 * h)) * noise(sig[i], sig[i + 1])
+            if level
+            else 0.0
+        )
         y, done = step(x, i, [i - n for n in range(q)], level) + xi, (level, h, xi)
     return x
 
@@ -456,8 +488,10 @@ def euler_pp(D: Model, x: Any, sig: Any, flow: bool, eta: float = 1.0, s_noise: 
         m, u = D(x, s)
         if t == 0:
             return m
-        down, up = ancestral(s / alpha(s), t / alpha(t), eta) if alpha(s) else (
-            math.sqrt(1 - eta**2) * t / alpha(t), eta * t / alpha(t)
+        down, up = (
+            ancestral(s / alpha(s), t / alpha(t), eta)
+            if alpha(s)
+            else (math.sqrt(1 - eta**2) * t / alpha(t), eta * t / alpha(t))
         )
         x = alpha(t) * (m + down * (x - alpha(s) * u) / s + s_noise * up * noise(s, t))
     return x
@@ -510,7 +544,8 @@ CASES: list[tuple[str, dict[str, Any], Any, dict[str, Any]]] = [
     ("deis", {"deis_mode": "rhoab"}, multistep(varied, 3), {}),
     ("ddpm", {}, ddpm, {}),
     ("lcm", {}, lcm, {}),
-    ("lcm", {"s_noise": 1.1, "s_noise_end": 0.7, "noise_clip_std": 0.8}, lcm, {"first": 1.1, "last": 0.7, "clip": 0.8}),
+    ("lcm", {"s_noise": 1.1, "s_noise_end": 0.7, "noise_clip_std": 0.8},
+     lcm, {"first": 1.1, "last": 0.7, "clip": 0.8}),
     ("gradient_estimation", {"ge_gamma": 1.7}, ge, {"gamma": 1.7}),
     ("res_multistep", {}, res, {"eta": 0.0}),
     ("res_multistep_ancestral", ETA, res, ETA),
@@ -565,7 +600,9 @@ def pair(alpha: Any) -> Any:
 def test_sampler(name: str, options: Any, formula: Any, its: Any) -> None:
     net = pair(lambda s: 1.0) if "cfg_pp" in name else edm
     x = X * EDM[0]
-    ours = getattr(K, f"sample_{name}")(net, torch.from_numpy(x), torch.from_numpy(EDM), **given(name, options))
+    ours = getattr(K, f"sample_{name}")(
+        net, torch.from_numpy(x), torch.from_numpy(EDM), **given(name, options)
+    )
     assert_close(ours, formula(model(False), x, EDM, False, **its))
 
 
@@ -597,11 +634,15 @@ def test_flow_models_go_as_comfyui_sends_them(name: str, options: Any, formula: 
     offset = aware and not name.startswith(("lcm", "euler", "dpm_2", "dpmpp_2s"))
     sig = np.array([1 - 1e-4, *FLOW[1:]]) if offset else FLOW
     net = model(True)
-    ours = getattr(K, f"sample_{name}")(Flow(), torch.from_numpy(X), torch.from_numpy(FLOW), **given(name, options))
+    ours = getattr(K, f"sample_{name}")(
+        Flow(), torch.from_numpy(X), torch.from_numpy(FLOW), **given(name, options)
+    )
     assert_close(ours, formula(net, X, sig, aware, **its))
 
 
-@pytest.mark.parametrize("name, formula", [("euler_ancestral_cfg_pp", euler_pp), ("dpmpp_2s_ancestral_RF_cfg_pp", rf("2s", True))])
+@pytest.mark.parametrize(
+    "name, formula", [("euler_ancestral_cfg_pp", euler_pp), ("dpmpp_2s_ancestral_RF_cfg_pp", rf("2s", True))]
+)
 def test_flow_models_with_cfg_pp(name: str, formula: Any) -> None:
     f = getattr(K, f"sample_{name}")
     net = pair(lambda s: 1 - s)
@@ -630,13 +671,15 @@ def test_cfg_pp_asks_comfyui_for_the_output_without_guidance() -> None:
 
 
 def test_none_is_missing() -> None:
-    """The samplers that ComfyUI has beyond k-diffusion's; ddim there is euler, ar_video no sampler of ours."""
+    """The samplers that ComfyUI has beyond k-diffusion's; ddim there is euler, ar_video no sampler of
+    ours."""
     names = (
         "euler_cfg_pp euler_ancestral_cfg_pp heunpp2 dpmpp_2s_ancestral_cfg_pp dpmpp_sde_gpu dpmpp_2m_cfg_pp "
-        "dpmpp_2m_sde_gpu dpmpp_2m_sde_heun dpmpp_2m_sde_heun_gpu dpmpp_3m_sde_gpu ddpm lcm ipndm ipndm_v deis "
-        "res_multistep res_multistep_cfg_pp res_multistep_ancestral res_multistep_ancestral_cfg_pp "
-        "gradient_estimation gradient_estimation_cfg_pp er_sde seeds_2 seeds_3 exp_heun_2_x0 exp_heun_2_x0_sde "
-        "sa_solver sa_solver_pece euler_ancestral_RF dpm_2_ancestral_RF dpmpp_2s_ancestral_RF unipc unipc_bh2"
+        "dpmpp_2m_sde_gpu dpmpp_2m_sde_heun dpmpp_2m_sde_heun_gpu dpmpp_3m_sde_gpu ddpm lcm ipndm ipndm_v "
+        "res_multistep res_multistep_cfg_pp res_multistep_ancestral res_multistep_ancestral_cfg_pp deis "
+        "gradient_estimation gradient_estimation_cfg_pp er_sde seeds_2 seeds_3 exp_heun_2_x0 "
+        "exp_heun_2_x0_sde sa_solver sa_solver_pece euler_ancestral_RF dpm_2_ancestral_RF "
+        "dpmpp_2s_ancestral_RF unipc unipc_bh2"
     )
     assert [n for n in names.split() if not callable(getattr(K, f"sample_{n}", None))] == []
     tested = {c[0] for c in [*CASES, *FLOWS]}

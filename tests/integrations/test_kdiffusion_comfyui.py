@@ -35,7 +35,10 @@ class KSAMPLER:
 
 @pytest.fixture
 def comfy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    parts = {n: types.ModuleType(n) for n in ("comfy", "comfy.samplers", "comfy.k_diffusion", "comfy.k_diffusion.sampling")}
+    parts = {
+        n: types.ModuleType(n)
+        for n in ("comfy", "comfy.samplers", "comfy.k_diffusion", "comfy.k_diffusion.sampling")
+    }
     for n, m in parts.items():
         monkeypatch.setitem(sys.modules, n, m)
     samplers = parts["comfy.samplers"]
@@ -51,7 +54,9 @@ def net(x: torch.Tensor, sigma: torch.Tensor, **extra: Any) -> torch.Tensor:
 
 
 def test_import_without_comfyui() -> None:
-    code = "import fastdiff.integrations.comfyui as c, sys; print(*c.NODE_CLASS_MAPPINGS, 'comfy' in sys.modules)"
+    code = (
+        'import sys, fastdiff.integrations.comfyui as c;print(*c.NODE_CLASS_MAPPINGS, "comfy" in sys.modules)'
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["FastdiffSampler", "False"]
 
@@ -100,7 +105,9 @@ def test_node(comfy: Any) -> None:
     (made,) = getattr(node(), node.FUNCTION)("dpmpp_2m_sde", False, 0.5, 1.1)
     assert made.extra_options == {"legacy": False, "eta": 0.5, "s_noise": 1.1}
     got = made.sample(net, SIGMAS, {"seed": 3}, None, X)
-    assert torch.equal(got, K.sample_dpmpp_2m_sde(net, X, SIGMAS, eta=0.5, s_noise=1.1, seeds=3, legacy=False))
+    assert torch.equal(
+        got, K.sample_dpmpp_2m_sde(net, X, SIGMAS, eta=0.5, s_noise=1.1, seeds=3, legacy=False)
+    )
     (made,) = getattr(node(), node.FUNCTION)("dpmpp_2m", True, 0.5, 1.1)
     assert made.extra_options == {"legacy": True}
     with pytest.raises(ValueError, match="dpmpp_9m"):

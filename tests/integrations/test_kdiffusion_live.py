@@ -140,7 +140,9 @@ def test_dpm_fast(sampling: Any, double: None, n: int, options: Any) -> None:
 
 
 @pytest.mark.parametrize("order", [2, 3])
-@pytest.mark.parametrize("pid", [{}, {"rtol": 1e-3, "pcoeff": 0.2, "icoeff": 0.4, "dcoeff": 0.1}], ids=["i", "pid"])
+@pytest.mark.parametrize(
+    "pid", [{}, {"rtol": 1e-3, "pcoeff": 0.2, "icoeff": 0.4, "dcoeff": 0.1}], ids=["i", "pid"]
+)
 def test_dpm_adaptive(sampling: Any, double: None, order: int, pid: Any) -> None:
     """Ours rounds the error to float32, which moves steps by 1e-7 and a result by that much of its error."""
     options = {"order": order, "disable": True, "return_info": True, **pid}
@@ -198,7 +200,11 @@ def test_callback(sampling: Any, name: str) -> None:
 
     def seen(module: Any) -> list[dict[str, Any]]:
         facts: list[dict[str, Any]] = []
-        options = {"noise_sampler": NOISE} if "noise_sampler" in inspect.signature(getattr(module, name)).parameters else {}
+        options = (
+            {"noise_sampler": NOISE}
+            if "noise_sampler" in inspect.signature(getattr(module, name)).parameters
+            else {}
+        )
         getattr(module, name)(denoise, X, sigmas(7), callback=facts.append, disable=True, **options)
         return facts
 

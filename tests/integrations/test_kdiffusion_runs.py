@@ -1,9 +1,12 @@
-"""sample_* beyond their numbers: what legacy=False mends, batches and seeds, what is refused, what is seen."""
+"""sample_* beyond their numbers: what legacy=False mends, batches and seeds, what is refused, what is
+seen."""
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,30 +49,32 @@ def plain(k: Any) -> Any:
     return k
 
 
-THIRD: list[tuple[str, dict[str, Any]]] = [
-    ("dpmpp_3m_sde", {"eta": 0.0}),
-    ("er_sde", {"s_noise": 0.0, "noise_scaler": plain}),
+THIRD: list[tuple[str, dict[str, Any], float]] = [
+    ("dpmpp_3m_sde", {"eta": 0.0}, 2.0),
+    ("er_sde", {"s_noise": 0.0, "noise_scaler": plain}, 1.6),
 ]
 
 
-@pytest.mark.parametrize("name, options", THIRD)
-def test_third_order(name: str, options: Any) -> None:
-    """Without noise both are multistep methods of three nodes: a factor 2 in the curvature, and the backward
-    difference in place of the derivative, leave them order 2. The reference is the flow by DOP853 to 1e-12;
-    the first two steps are short, so that their low orders do not show."""
+@pytest.mark.parametrize("name, options, order", THIRD)
+def test_third_order(name: str, options: Any, order: float) -> None:
+    """Without noise both are multistep methods of three nodes. A factor 2 in the curvature leaves the first
+    order 2; the backward difference in place of the derivative and integrals by sums of 200 points leave the
+    second less. The reference is the flow by DOP853 to 1e-12; the first step is cut into small ones, so that
+    the low orders there do not show."""
+    exact = torch.as_tensor(pf_ode(MIXTURE, EDM, X * 14.6, 14.6, 0.05))
 
     def error(n: int, legacy: bool) -> float:
         levels = logarithmic(n)
-        start = torch.from_numpy(np.geomspace(14.6, float(levels[1]), n // 4 + 1)[:-1] ** 1.0)
+        start = torch.from_numpy(np.geomspace(14.6, float(levels[1]), n // 4 + 1)[:-1])
         sigmas = torch.cat([start, levels[1:]])
         x = SAMPLERS[name](denoise, X * 14.6, sigmas, legacy=legacy, **options, **QUIET)
-        return float((x - torch.as_tensor(pf_ode(MIXTURE, EDM, X * 14.6, 14.6, 0.05))).abs().max())
+        return float((x - exact).abs().max())
 
-    steps = [80, 160, 320]
+    steps = [40, 80, 160]
     theirs, ours = ([error(n, legacy) for n in steps] for legacy in (True, False))
-    assert order_of(theirs, steps) == pytest.approx(2, abs=0.2)
+    assert order_of(theirs, steps) == pytest.approx(order, abs=0.2)
     assert order_of(ours, steps) == pytest.approx(3, abs=0.2)
-    assert ours[-1] < theirs[-1] / 10
+    assert ours[-1] < theirs[-1] / 5
 
 
 GAUSS = 0.5, 0.3  # mean and standard deviation of the data
@@ -88,12 +93,38 @@ def test_noise_of_flow_models(name: str) -> None:
     x = fd.noise.normal((20000, 1), 3, dtype=torch.float64)
     sigmas = torch.linspace(1, 0, 41, dtype=torch.float64)
     theirs, ours = (
-        SAMPLERS[name](gaussian, x, sigmas, flow=True, legacy=legacy, seeds=1, **QUIET) for legacy in (True, False)
+        SAMPLERS[name](gaussian, x, sigmas, flow=True, legacy=legacy, seeds=1, **QUIET)
+        for legacy in (True, False)
     )
     bound = 6 * GAUSS[1] / len(x) ** 0.5
     assert abs(float(theirs.mean()) - GAUSS[0]) > 0.5 * GAUSS[1]
     assert abs(float(ours.mean()) - GAUSS[0]) < bound
     assert abs(float(ours.std()) / GAUSS[1] - 1) < 0.15
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_the_mean_of_a_flow_is_kept(name: str) -> None:
+    """Of normal data the prediction at x = (1 - sigma) mean is the mean, so without noise every consistent
+    step leads from one such point to the next: from 0 at sigma = 1 to the mean, to rounding."""
+    f = SAMPLERS[name]
+    options = {"tau_func": lambda s: 1.0 if s > 0.5 else 0.0} if "sa_solver" in name else {}
+    if "noise_sampler" in inspect.signature(f).parameters:
+        options["noise_sampler"] = lambda s, t: torch.zeros(2, 3, dtype=torch.float64)
+
+    def net(x: torch.Tensor, sigma: torch.Tensor) -> Any:
+        out = gaussian(x, sigma)
+        return (out, out) if "cfg_pp" in name else out
+
+    x = f(
+        net,
+        X[:2] * 0,
+        torch.linspace(1, 0, 9, dtype=torch.float64),
+        flow=True,
+        legacy=False,
+        **options,
+        **QUIET,
+    )
+    assert (x - GAUSS[0]).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("name", ["dpmpp_2m", "res_multistep", "unipc_bh2"])
@@ -104,7 +135,9 @@ def test_flow_models_by_their_own_lambda(name: str) -> None:
     exact = torch.as_tensor(pf_ode(MIXTURE, FLOW, X, top, 1e-6))
     sigmas = torch.linspace(top, 0, 21, dtype=torch.float64)
     theirs, ours = (
-        float((SAMPLERS[name](denoise_flow, X, sigmas, flow=True, legacy=legacy, **QUIET) - exact).abs().max())
+        float(
+            (SAMPLERS[name](denoise_flow, X, sigmas, flow=True, legacy=legacy, **QUIET) - exact).abs().max()
+        )
         for legacy in (True, False)
     )
     assert ours < theirs
@@ -140,19 +173,23 @@ def test_sigma_0_is_the_data_prediction(name: str, options: Any) -> None:
 
 
 def test_clamped_levels() -> None:
-    theirs = K.get_sigmas_laplace(12, 0.2, 5.0)
-    ours = K.get_sigmas_laplace(12, 0.2, 5.0, legacy=False)
-    x = np.linspace(0, 1, 12)
-    law = np.exp(-0.5 * np.sign(0.5 - x) * np.log(1 - 2 * np.abs(0.5 - x) + 1e-5)).clip(0.2, 5.0)
+    theirs = K.get_sigmas_laplace(20, 0.5, 2.0)
+    ours = K.get_sigmas_laplace(20, 0.5, 2.0, legacy=False)
+    x = np.linspace(0, 1, 20)
+    law = np.exp(-0.5 * np.sign(0.5 - x) * np.log(1 - 2 * np.abs(0.5 - x) + 1e-5)).clip(0.5, 2.0)
     assert torch.allclose(theirs.double(), torch.from_numpy(law), rtol=1e-6) and (theirs.diff() == 0).any()
-    assert (ours.diff() < 0).all() and ours[0] == 5.0
+    assert (ours.diff() < 0).all() and ours[0] == 2.0
     with pytest.raises(ValueError, match="fall strictly"):
         K.sample_euler(simple, X, theirs, **QUIET)
 
 
 def test_dpmpp_sde_is_seeds_of_order_2() -> None:
     sigmas = K.get_sigmas_karras(8, 0.03, 14.6).double()
-    noise = {"noise_sampler": lambda s, t: torch.from_numpy(np.random.default_rng(int(s * 1e6)).normal(size=(4, 3)))}
+    noise = {
+        "noise_sampler": lambda s, t: torch.from_numpy(
+            np.random.default_rng(int(s * 1e6)).normal(size=(4, 3))
+        )
+    }
     options = {"eta": 0.7, **noise, **QUIET}
     ours = K.sample_dpmpp_sde(denoise, X * 14.6, sigmas, legacy=False, **options)
     assert torch.equal(ours, K.sample_seeds_2(denoise, X * 14.6, sigmas, **options))
@@ -183,7 +220,9 @@ def test_a_sample_does_not_depend_on_its_batch(name: str) -> None:
     f = SAMPLERS[name]
     whole = f(net, BATCH, sigmas, seeds=11, **options)
     for k in range(4):
-        assert torch.equal(f(net, BATCH[k : k + 1], sigmas, seeds=fd.Seeds(11, ids=[k]), **options), whole[k : k + 1])
+        assert torch.equal(
+            f(net, BATCH[k : k + 1], sigmas, seeds=fd.Seeds(11, ids=[k]), **options), whole[k : k + 1]
+        )
     torch.manual_seed(3)
     four = f(net, BATCH, sigmas, **options)
     torch.manual_seed(3)
@@ -196,7 +235,10 @@ def test_adaptive_steps_of_each_sample() -> None:
     """legacy=False: to a bit; public code's one error for all moves it."""
 
     def alone(legacy: bool) -> bool:
-        run = [K.sample_dpm_adaptive(denoise, x, 0.03, 14.6, legacy=legacy, **QUIET) for x in (X * 14.6, X[:1] * 14.6)]
+        run = [
+            K.sample_dpm_adaptive(denoise, x, 0.03, 14.6, legacy=legacy, **QUIET)
+            for x in (X * 14.6, X[:1] * 14.6)
+        ]
         return torch.equal(run[0][:1], run[1])
 
     assert alone(False) and not alone(True)
@@ -266,7 +308,7 @@ def test_callback_of_the_others(name: str, dtype: torch.dtype) -> None:
     assert [f["i"] for f in facts] == list(range(6)) and [f["sigma"] for f in facts] == list(LEVELS[:-1])
     assert torch.equal(facts[0]["x"], x)
     for f in facts:
-        assert torch.equal(f["denoised"], wide(f["x"], f["sigma"].expand(4)).to(dtype))
+        assert torch.equal(f["denoised"], wide(f["x"], f["sigma"].to(dtype).expand(4)).to(dtype))
     plain = SAMPLERS[name](lambda x, s: simple(x, s), x, LEVELS, seeds=4, **options)
     assert torch.allclose(got, plain, rtol=1e-5, atol=1e-5)
 
@@ -314,7 +356,12 @@ def test_inference_mode() -> None:
 
 DOWN = torch.tensor([3.0, 1.0, 0.0])
 WRONG: list[tuple[str, dict[str, Any], type[Exception], str]] = [
-    ("euler", {"sigmas": DOWN.flip(0)}, ValueError, r"fall strictly, got sigmas\[0\] = 0 and sigmas\[1\] = 1"),
+    (
+        "euler",
+        {"sigmas": DOWN.flip(0)},
+        ValueError,
+        r"fall strictly, got sigmas\[0\] = 0 and sigmas\[1\] = 1",
+    ),
     ("euler", {"sigmas": torch.tensor([3.0, 1.0, 1.0])}, ValueError, "fall strictly"),
     ("euler", {"sigmas": DOWN[None]}, ValueError, r"one axis, got shape \(1, 3\)"),
     ("euler", {"sigmas": torch.tensor([3, 1, 0])}, TypeError, "floating dtype, got torch.int64"),
@@ -373,6 +420,24 @@ def test_refused_by_dpm() -> None:
             f(0, 0.1, 1.0)
         with pytest.raises(ValueError, match="sigma_min"):
             f(5, 1.0, 0.1)
+
+
+def test_the_page_names_them_all() -> None:
+    page = Path(__file__).parents[2] / "docs" / "kdiffusion.md"
+    if not page.exists():
+        pytest.skip("no source tree here")
+    named = set()
+    for cell in re.findall(r"^\|([^|]*)\|[^|]*\| \|([^|]*)\|", page.read_text(), re.M):
+        for group in cell:
+            first = ""
+            for name in re.findall(r"`([a-zA-Z0-9_]+)`", group):
+                first = name if not name.startswith("_") else first
+                named.add(name if not name.startswith("_") else first + name)
+    missing = {n for n in SAMPLERS if n not in named} - {
+        "dpmpp_2m_sde_heun_gpu",
+        "dpmpp_2s_ancestral_RF_cfg_pp",
+    }
+    assert not missing
 
 
 @pytest.mark.parametrize("count", [0, 1])

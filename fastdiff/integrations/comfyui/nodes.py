@@ -45,7 +45,13 @@ def _ends(sigmas: Tensor) -> tuple[Tensor, Tensor]:
 def functions() -> dict[str, Callable[..., Tensor]]:
     """ComfyUI's name for a sampler -> ours."""
     found = {RENAMED.get(name, name): f for name, f in SAMPLERS.items() if "_RF" not in name}
-    return {**found, "ddim": SAMPLERS["euler"], "lms": lms, "dpm_fast": dpm_fast, "dpm_adaptive": dpm_adaptive}
+    return {
+        **found,
+        "ddim": SAMPLERS["euler"],
+        "lms": lms,
+        "dpm_fast": dpm_fast,
+        "dpm_adaptive": dpm_adaptive,
+    }
 
 
 def register() -> list[str]:
@@ -56,7 +62,11 @@ def register() -> list[str]:
     for name, f in functions().items():
         setattr(sampling, f"sample_{PREFIX}{name}", f)
         names.append(PREFIX + name)
-    for held, what in ((samplers, "KSAMPLER_NAMES"), (samplers, "SAMPLER_NAMES"), (samplers.KSampler, "SAMPLERS")):
+    for held, what in (
+        (samplers, "KSAMPLER_NAMES"),
+        (samplers, "SAMPLER_NAMES"),
+        (samplers.KSampler, "SAMPLERS"),
+    ):
         known = getattr(held, what, None)
         if isinstance(known, list):
             known.extend(n for n in names if n not in known)

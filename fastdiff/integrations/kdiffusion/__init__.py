@@ -17,7 +17,7 @@ from .sigmas import (
     get_sigmas_vp,
 )
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "get_sigmas_exponential",
     "get_sigmas_karras",
     "get_sigmas_laplace",

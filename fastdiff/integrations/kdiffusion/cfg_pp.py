@@ -3,8 +3,8 @@
     x0 = the guided data prediction,      u = the unguided one,      eps = (x_s - alpha_s u) / sigma_s
 
     euler(-a)    x_t = alpha_t x0 + alpha_t down eps + s_noise alpha_t up xi
-    ge           x_t = alpha_t x0 + sigma_t eps + (sigma_t - (alpha_t / alpha_s) sigma_s) (gamma - 1) (eps - eps_1)
-    dpmpp-2m     x_t / alpha_t = x0 + e^{-h} (x_s / alpha_s - u) + (1 - e^{-h}) / (2 r) (x0 - u_1)
+    ge           x_t = alpha_t x0 + sigma_t eps + (sigma_t - (alpha_t / alpha_s) sigma_s) (gamma - 1) (eps -
+    eps_1) dpmpp-2m     x_t / alpha_t = x0 + e^{-h} (x_s / alpha_s - u) + (1 - e^{-h}) / (2 r) (x0 - u_1)
     res-2m(-a)   the step of `res-2m-a` on u and u_1, from x_s + alpha_s (x0 - u)
     dpmpp-2s-a   the step of `dpmpp-2s-a` (of DPMpp2SRF) on u, then + alpha_t (x0 - u)
 

@@ -136,7 +136,9 @@ def sample_dpm_adaptive(
 class _Attempts:
     """The model as a network, whose attempts a callback sees."""
 
-    def __init__(self, model: Any, extra_args: dict[str, Any], order: int, pure: bool, callback: Any, bar: Any):
+    def __init__(
+        self, model: Any, extra_args: dict[str, Any], order: int, pure: bool, callback: Any, bar: Any
+    ):
         self.model, self.extra_args, self.order = model, extra_args, order
         self.callback, self.bar, self.count = callback, bar, -1 if pure else 0
 

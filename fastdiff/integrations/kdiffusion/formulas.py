@@ -125,7 +125,9 @@ class Seeds(Noisy):
         super().__post_init__()
         inside = all(isinstance(r, (int, float)) and 0 < r <= 1 for r in self.nodes)
         if not inside or any(b <= a for a, b in zip(self.nodes, self.nodes[1:], strict=False)):
-            raise ValueError(f"seeds: inner nodes must grow within (0, 1], got {', '.join(map(str, self.nodes))}")
+            raise ValueError(
+                f"seeds: inner nodes must grow within (0, 1], got {', '.join(map(str, self.nodes))}"
+            )
 
     def step(self, p: Any, s: Node, t: Node, past: Past) -> Past:
         x, h = p.x, t.lam - s.lam
@@ -301,9 +303,7 @@ class Tab(DEIS):
         u = np.linspace(a, b, 10000)
         log_alpha = 2 * np.asarray(vp.log_alpha(u))
         slope = np.asarray(vp.beta(u)) / 2 / np.sqrt(np.exp(log_alpha) * -np.expm1(log_alpha))
-        rows = [
-            np.prod([(u - w) / (v - w) for w in known if w is not v], axis=0) for v in known
-        ]
+        rows = [np.prod([(u - w) / (v - w) for w in known if w is not v], axis=0) for v in known]
         return [float((slope * row).sum() * (b - a) / len(u)) for row in rows]
 
 

@@ -71,7 +71,9 @@ def is_flow(sampling: Any) -> bool:
     return any(c.__name__ == "CONST" for c in type(sampling).__mro__)
 
 
-def check_arguments(x: Any, extra_args: Any, callback: Any, noise_sampler: Any, legacy: Any) -> dict[str, Any]:
+def check_arguments(
+    x: Any, extra_args: Any, callback: Any, noise_sampler: Any, legacy: Any
+) -> dict[str, Any]:
     check_x(x)
     if extra_args is not None and not isinstance(extra_args, Mapping):
         raise TypeError(
@@ -155,18 +157,18 @@ def noise_of(
     """What Sampler is given as `noise`."""
     if not made.stochastic:
         return None
-    ask: Callable[[Tensor, Draw], Tensor]
     if noise_sampler is not None:
         ask = asker(noise_sampler, sigmas, made.times.tolist())
     elif change is None:
         return "path" if any(span for s in made.stages for span in s.spans) else None
     else:
-        rng = resolve(seeds, x.shape[0], x.device)
-
-        def ask(like: Tensor, draw: Draw) -> Tensor:
-            return normal(like.shape, rng, draw.step, column_stream(draw.column), dtype=like.dtype)
-
+        ask = drawer(resolve(seeds, x.shape[0], x.device))
     return ask if change is None else lambda like, draw: change(ask(like, draw), draw)
+
+
+def drawer(rng: Tensor) -> Callable[[Tensor, Draw], Tensor]:
+    """The kernel's own independent draws, as tensors."""
+    return lambda like, d: normal(like.shape, rng, d.step, column_stream(d.column), dtype=like.dtype)
 
 
 def asker(noise_sampler: Callable[..., Any], sigmas: Tensor, times: list[float]) -> Callable[..., Tensor]:
@@ -243,7 +245,9 @@ def show(callback: Callable[..., Any], x: Tensor, denoised: Any, **facts: Any) -
     before = version(seen)
     callback({"x": seen, "denoised": denoised, **facts})
     if version(seen) != before:
-        raise ValueError(f"callback changed x in place at step {facts['i']}; to steer a run use a fastdiff Hook")
+        raise ValueError(
+            f"callback changed x in place at step {facts['i']}; to steer a run use a fastdiff Hook"
+        )
 
 
 def shown(made: Plan) -> dict[int, int]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...core.solver import Solver, solvers
 from . import cfg_pp
-from .formulas import ER, SA, SDE, Consistent, DPM2RF, DPMpp2SRF, Seeds, Tab
+from .formulas import DPM2RF, ER, SA, SDE, Consistent, DPMpp2SRF, Seeds, Tab
 from .run import check_arguments, is_flow, levels_of, process_of, run, sampling_of
 
 COMMON = {"extra_args": None, "callback": None, "disable": None}
@@ -29,7 +29,8 @@ make = solvers.make
 
 class Row(NamedTuple):
     """aware: public code knows flow models here; elsewhere it treats their sigma as EDM's.
-    offset: there it begins a little below sigma = 1.      flow: for flow models alone.      pair: see `run`."""
+    offset: there it begins a little below sigma = 1.      flow: for flow models alone.      pair: see
+    `run`."""
 
     name: str
     solver: Callable[[SimpleNamespace], Solver]
@@ -43,7 +44,6 @@ def sampler(
     name: str,
     solver: Callable[[SimpleNamespace], Solver],
     options: dict[str, Any] | None = None,
-    about: str = "",
     **facts: bool,
 ) -> Callable[..., Tensor]:
     """A sample_* function."""
@@ -62,8 +62,8 @@ def sampler(
 
     sample.__name__ = sample.__qualname__ = f"sample_{name}"
     sample.__doc__ = (
-        f"{about or 'As in k-diffusion and ComfyUI'}. legacy=True: their numbers; False: see docs/kdiffusion.md. "
-        "seeds: of the noise, where there is no noise_sampler. flow: is it a flow model? None: ask the model."
+        f"sample_{name} of k-diffusion or ComfyUI. legacy=True: their numbers; False: docs/kdiffusion.md. "
+        "seeds: of the noise, where there is no noise_sampler. flow: a flow model? None: ask the model."
     )
     sample.__signature__ = signature  # type: ignore[attr-defined]
     SAMPLERS[name] = sample
@@ -257,13 +257,17 @@ sample_res_multistep_ancestral = sampler("res_multistep_ancestral", _res_a, NOIS
 # stochastic methods of ComfyUI's
 
 
-def _seeds_of(nodes: tuple[float, ...], weight: str, o: SimpleNamespace) -> Solver:
+def _seeds_of(nodes: tuple[float, ...], weight: Any, o: SimpleNamespace) -> Solver:
     usual = {((0.5,), "phi_1"): 2, ((1 / 3, 2 / 3), "phi_2"): 3}.get((nodes, weight))
-    return make("seeds", order=usual, **_noisy(o)) if usual else Seeds(nodes=nodes, weight=weight, **_noisy(o))
+    return (
+        make("seeds", order=usual, **_noisy(o)) if usual else Seeds(nodes=nodes, weight=weight, **_noisy(o))
+    )
 
 
 def _heun_x0(o: SimpleNamespace) -> Solver:
-    return Seeds(nodes=(1.0,), weight=o.solver_type, eta=getattr(o, "eta", 0.0), s_noise=getattr(o, "s_noise", 0.0))
+    return Seeds(
+        nodes=(1.0,), weight=o.solver_type, eta=getattr(o, "eta", 0.0), s_noise=getattr(o, "s_noise", 0.0)
+    )
 
 
 def _er_sde(o: SimpleNamespace) -> Solver:
@@ -294,8 +298,8 @@ def _tau(o: SimpleNamespace) -> Callable[[float], float]:
     percent = getattr(o.sampling, "percent_to_sigma", None)
     if percent is None:
         raise ValueError(
-            "sample_sa_solver: tau_func=None is noise from 20 to 80 % of the way of ComfyUI's model_sampling, "
-            "which this model has not; give tau_func(sigma) -> noise level"
+            "sample_sa_solver: tau_func=None is noise from 20 to 80 % of the way of ComfyUI's "
+            "model_sampling, which this model has not; give tau_func(sigma) -> noise level"
         )
     top, low = float(percent(0.2)), float(percent(0.8))
     return lambda sigma: 1.0 if low <= sigma <= top else 0.0
@@ -336,7 +340,11 @@ sample_er_sde = sampler(
 sample_sa_solver = sampler(
     "sa_solver",
     _sa,
-    {**{k: v for k, v in SA_OPTIONS.items() if k != "simple_order_2"}, "use_pece": False, "simple_order_2": False},
+    {
+        **{k: v for k, v in SA_OPTIONS.items() if k != "simple_order_2"},
+        "use_pece": False,
+        "simple_order_2": False,
+    },
     **BROWNIAN,
 )
 sample_sa_solver_pece = sampler("sa_solver_pece", _pece, SA_OPTIONS, **BROWNIAN)
@@ -349,34 +357,28 @@ def _2s_pp(o: SimpleNamespace) -> Solver:
     return cfg_pp.DPMpp2SRFpp(**_noisy(o)) if o.flow else cfg_pp.DPMpp2SA(**_noisy(o))
 
 
-sample_euler_cfg_pp = sampler(
-    "euler_cfg_pp", lambda o: cfg_pp.Euler(eta=0.0), about="CFG++", aware=True, pair=True
-)
+sample_euler_cfg_pp = sampler("euler_cfg_pp", lambda o: cfg_pp.Euler(eta=0.0), aware=True, pair=True)
 sample_euler_ancestral_cfg_pp = sampler(
-    "euler_ancestral_cfg_pp", lambda o: cfg_pp.Euler(**_noisy(o)), NOISE, "CFG++", aware=True, pair=True
+    "euler_ancestral_cfg_pp", lambda o: cfg_pp.Euler(**_noisy(o)), NOISE, aware=True, pair=True
 )
-sample_dpmpp_2s_ancestral_cfg_pp = sampler(
-    "dpmpp_2s_ancestral_cfg_pp", _2s_pp, NOISE, "CFG++", aware=True, pair=True
-)
+sample_dpmpp_2s_ancestral_cfg_pp = sampler("dpmpp_2s_ancestral_cfg_pp", _2s_pp, NOISE, aware=True, pair=True)
 sample_dpmpp_2s_ancestral_RF_cfg_pp = sampler(
-    "dpmpp_2s_ancestral_RF_cfg_pp", _2s_pp, NOISE, "CFG++", flow=True, pair=True
+    "dpmpp_2s_ancestral_RF_cfg_pp", _2s_pp, NOISE, flow=True, pair=True
 )
-sample_dpmpp_2m_cfg_pp = sampler("dpmpp_2m_cfg_pp", lambda o: cfg_pp.DPMpp2M(), about="CFG++", pair=True)
+sample_dpmpp_2m_cfg_pp = sampler("dpmpp_2m_cfg_pp", lambda o: cfg_pp.DPMpp2M(), pair=True)
 sample_res_multistep_cfg_pp = sampler(
     "res_multistep_cfg_pp",
     lambda o: cfg_pp.RES2M(eta=0.0),
     {"s_noise": 1.0, "noise_sampler": None},
-    "CFG++",
     pair=True,
 )
 sample_res_multistep_ancestral_cfg_pp = sampler(
-    "res_multistep_ancestral_cfg_pp", lambda o: cfg_pp.RES2M(**_noisy(o)), NOISE, "CFG++", pair=True
+    "res_multistep_ancestral_cfg_pp", lambda o: cfg_pp.RES2M(**_noisy(o)), NOISE, pair=True
 )
 sample_gradient_estimation_cfg_pp = sampler(
     "gradient_estimation_cfg_pp",
     lambda o: cfg_pp.GE(gamma=o.ge_gamma),
     {"ge_gamma": 2.0},
-    "CFG++",
     pair=True,
 )
 

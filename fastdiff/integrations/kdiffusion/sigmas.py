@@ -18,7 +18,9 @@ from ...grids.polyexponential import Polyexponential
 from ...grids.vp_sigmas import VPSigmas
 
 
-def get_sigmas_karras(n: int, sigma_min: Any, sigma_max: Any, rho: float = 7.0, device: Any = "cpu") -> Tensor:
+def get_sigmas_karras(
+    n: int, sigma_min: Any, sigma_max: Any, rho: float = 7.0, device: Any = "cpu"
+) -> Tensor:
     """Levels whose rho-th root is uniform, then 0: n + 1 of them."""
     low, high = float(sigma_min), float(sigma_max)
     grid = Karras(sigma_min=low, sigma_max=high, rho=float(rho))
