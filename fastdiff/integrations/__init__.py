@@ -1,0 +1,1 @@
+"""At home in other people's pipelines."""
