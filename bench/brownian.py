@@ -4,7 +4,8 @@
 
 Each side makes its path anew and asks for its increments in order, as a sampler does; one thread, rounds
 interleaved, medians. `ratio` is the peer's time over ours; `normals` is ours over fastdiff.noise.normal of
-the same size, per increment: by counting, the tree draws ten for even times and eleven for scattered ones.
+the same size, per increment: by counting, the tree draws ten for even times and eleven for scattered ones. A
+peer with one seed gives a sample another path in another batch; ours, like a seed for each sample, does not.
 """
 
 from __future__ import annotations
@@ -61,7 +62,15 @@ def peers(shape: tuple[int, ...], times: Times) -> dict[str, Callable[[], object
             path = torchsde.BrownianInterval(times[0], times[-1], size=shape, entropy=0)
             return [path(s, t) for s, t in pairs]
 
-        found["torchsde BrownianInterval"] = interval
+        def intervals() -> object:
+            paths = [
+                torchsde.BrownianInterval(times[0], times[-1], size=shape[1:], entropy=b)
+                for b in range(shape[0])
+            ]
+            return [torch.stack([path(s, t) for path in paths]) for s, t in pairs]
+
+        found["torchsde BrownianInterval, one seed"] = interval
+        found["torchsde BrownianInterval, a seed for each sample"] = intervals
     if (theirs := kdiffusion()) is not None:
         x = torch.zeros(shape)
         points = [torch.tensor(t, dtype=torch.float64) for t in times]
