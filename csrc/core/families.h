@@ -102,7 +102,7 @@ FD_HD typename M::F gumbel(typename M::U w) {
 }
 template <class M>
 FD_HD typename M::F laplace(typename M::U w) {  // the top bit is the sign, 31 bits the uniform
-  const typename M::F l = m2log<M, 32>(M::add(M::real(w << 1), M::f(1.0f)));
+  const typename M::F l = m2log<M>(M::fuse(M::real(w << 1), M::f(0x1p-32f), M::f(0x1p-32f)));
   return M::real_bits(M::bits(M::mul(l, M::c(0x3eb504f3u))) ^ (w & 0x80000000u));  // times sqrt(1/8)
 }
 template <class M>

@@ -87,6 +87,8 @@ struct Scalar {
   static FD_HD F mul(F a, F b) { return fd::mul(a, b); }
   static FD_HD F add(F a, F b) { return fd::add(a, b); }
   static FD_HD F sub(F a, F b) { return fd::add(a, -b); }
+  // a b + c where a b is exact: a machine that has one instruction for it rounds no differently
+  static FD_HD F fuse(F a, F b, F c) { return add(mul(a, b), c); }
   static FD_HD F root(F a) { return fd::root(a); }
   static FD_HD U bits(F x) { return to_bits(x); }
   static FD_HD F real_bits(U u) { return from_bits(u); }
@@ -98,6 +100,7 @@ struct Scalar {
   static FD_HD F negative(F x) { return -x; }
   static FD_HD bool test(U u, uint32_t bit) { return (u & bit) != 0; }
   static FD_HD F pick(bool condition, F a, F b) { return condition ? a : b; }
+  static FD_HD F pick_negative(bool condition, F a, F b) { return condition ? -a : b; }
 
   // Conditions C lane by lane; `choose` takes reals or words
   using C = bool;

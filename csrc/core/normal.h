@@ -12,15 +12,13 @@ FD_HD typename M::F uniform(typename M::U w) {
   return M::add(M::mul(M::real(M::integer(w >> 9)), M::f(0x1p-23f)), M::f(0x1p-24f));
 }
 
-// -2 ln(x 2^-S) for x 2^-S a positive normal number. The power of two only moves the exponent field, so it
-// costs no operation.
-template <class M, int S = 0>
+// -2 ln x of a positive normal number x = 2^k (1 + a), 1 + a in [sqrt(1/2), sqrt(2))
+template <class M>
 FD_HD typename M::F m2log(typename M::F x) {
   using F = typename M::F;
-  const auto i = M::integer(M::bits(x) - (0x3f3504f3u + (static_cast<uint32_t>(S) << 23)));
-  const F e = M::real(i >> 23);
-  const F a = M::sub(M::real_bits((typename M::U)(i & 0x007fffff) + 0x3f3504f3u),
-                     M::f(1.0f));  // [sqrt(1/2), sqrt(2)) - 1
+  const typename M::U k = (M::bits(x) - 0x3f3504f3u) & 0xff800000u;  // in the place of an exponent: 2^23 k
+  const F e = M::real(M::integer(k));
+  const F a = M::sub(M::real_bits(M::bits(x) - k), M::f(1.0f));
   F p = M::c(0x3e1c6480u);
   p = M::add(M::mul(p, a), M::c(0xbe82af32u));
   p = M::add(M::mul(p, a), M::c(0x3e86c11au));
@@ -32,25 +30,25 @@ FD_HD typename M::F m2log(typename M::F x) {
   const F a2 = M::mul(a, a);
   F y = M::mul(M::mul(a, a2), p);
   y = M::add(y, a2);
-  y = M::add(y, M::mul(e, M::c(0xb63fbe8eu)));  // -2 ln 2, low part
-  y = M::sub(y, M::add(a, a));
-  return M::add(y, M::mul(e, M::c(0xbfb17200u)));  // high part: this product is exact
+  y = M::add(y, M::mul(e, M::c(0xaabfbe8eu)));  // -2^-22 ln 2, low part
+  y = M::fuse(a, M::f(-2.0f), y);
+  return M::fuse(e, M::c(0xb4317200u), y);  // high part
 }
 
 // -2 ln of the uniform (w + 1/2) 2^-32 in [2^-33, 1]
 template <class M>
 FD_HD typename M::F m2log_word(typename M::U w) {
-  return m2log<M, 32>(M::add(M::real(w), M::f(0.5f)));
+  return m2log<M>(M::fuse(M::real(w), M::f(0x1p-32f), M::f(0x1p-33f)));
 }
 
 // cos and sin of the angle 2 pi (w + 1/2) 2^-32, both still to be given the sign bit of `flip`. The two top
-// bits of w + 2^29 are the nearest quadrant; the low thirty bits of w, signed, are the rest: converted four
-// times too large they need no shift back, and the scale takes the four off, exactly.
+// bits of w + 2^29 are the nearest quadrant; the low thirty bits of w, signed, are the rest, converted four
+// times too large.
 template <class M>
 FD_HD void turn(typename M::U w, typename M::F& cosine, typename M::F& sine, typename M::U& flip) {
   using F = typename M::F;
   const typename M::U quadrant = w + 0x20000000u;
-  const F t = M::mul(M::add(M::real(M::integer(w << 2)), M::f(2.0f)), M::f(0x1p-32f));
+  const F t = M::fuse(M::real(M::integer(w << 2)), M::f(0x1p-32f), M::f(0x1p-31f));
   const F z = M::mul(t, t);
   F s = M::c(0xbb998cc7u);
   s = M::add(M::mul(s, z), M::c(0x3da34052u));
@@ -63,7 +61,7 @@ FD_HD void turn(typename M::U w, typename M::F& cosine, typename M::F& sine, typ
   c = M::add(M::mul(c, z), M::c(0xbf9de9e6u));
   c = M::add(M::mul(c, z), M::f(1.0f));
   const auto odd = M::test(quadrant, 0x40000000u);
-  cosine = M::pick(odd, M::negative(s), c);
+  cosine = M::pick_negative(odd, s, c);
   sine = M::pick(odd, c, s);
   flip = quadrant & 0x80000000u;
 }

@@ -8,28 +8,41 @@
 
 namespace fd {
 
-// kChains counters with one key in lockstep, so that a vector machine has something to do while a product is
-// on its way
+constexpr uint32_t kPhilox0 = 0xD2511F53u, kPhilox1 = 0xCD9E8D57u;  // factors
+constexpr uint32_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;      // steps of the key
+
+// A round of kChains counters in lockstep, so that a vector machine has something to do while a product is on
+// its way
+template <class M, int kChains>
+FD_HD void philox_round(typename M::W (&c)[kChains][4], const typename M::W (&k0)[kChains],
+                        const typename M::W (&k1)[kChains]) {
+  using W = typename M::W;
+  W hi0[kChains], lo0[kChains], hi1[kChains], lo1[kChains];
+  FD_UNROLL
+  for (int i = 0; i < kChains; ++i) {
+    M::product(kPhilox0, c[i][0], hi0[i], lo0[i]);
+    M::product(kPhilox1, c[i][2], hi1[i], lo1[i]);
+  }
+  FD_UNROLL
+  for (int i = 0; i < kChains; ++i) {
+    c[i][0] = M::xor3(hi1[i], c[i][1], k0[i]);
+    c[i][1] = lo1[i];
+    c[i][2] = M::xor3(hi0[i], c[i][3], k1[i]);
+    c[i][3] = lo0[i];
+  }
+}
+
+// kChains counters with one key
 template <class M, int kChains>
 FD_HD void philox(typename M::W (&c)[kChains][4], typename M::W k0, typename M::W k1) {
-  using W = typename M::W;
   FD_UNROLL
   for (int round = 0; round < 10; ++round) {
-    W hi0[kChains], lo0[kChains], hi1[kChains], lo1[kChains];
+    typename M::W a[kChains], b[kChains];
     FD_UNROLL
-    for (int i = 0; i < kChains; ++i) {
-      M::product(0xD2511F53u, c[i][0], hi0[i], lo0[i]);
-      M::product(0xCD9E8D57u, c[i][2], hi1[i], lo1[i]);
-    }
-    FD_UNROLL
-    for (int i = 0; i < kChains; ++i) {
-      c[i][0] = M::xor3(hi1[i], c[i][1], k0);
-      c[i][1] = lo1[i];
-      c[i][2] = M::xor3(hi0[i], c[i][3], k1);
-      c[i][3] = lo0[i];
-    }
-    k0 = M::plus(k0, 0x9E3779B9u);
-    k1 = M::plus(k1, 0xBB67AE85u);
+    for (int i = 0; i < kChains; ++i) a[i] = k0, b[i] = k1;
+    philox_round<M, kChains>(c, a, b);
+    k0 = M::plus(k0, kWeyl0);
+    k1 = M::plus(k1, kWeyl1);
   }
 }
 template <class M>

@@ -1,6 +1,8 @@
 // Brownian increments through tiles that stay in the caches
 #pragma once
+#include <algorithm>
 #include <memory>
+#include <vector>
 #include "../core/brownian.h"
 #include "kernels.h"
 #include "ladder.h"
@@ -10,18 +12,52 @@
 namespace fd::FD_ISA {
 namespace {
 
-constexpr int64_t kPathTile = 512;                       // groups
-constexpr int64_t kPathRow = 4 * kPathTile + 4 * N;      // a last vector may be filled beyond its groups
+constexpr int64_t kPathTile = 256;  // groups
+constexpr int64_t kPathVectors = kPathTile / N;
+constexpr int64_t kPathRow = 4 * kPathTile + N;  // rows do not start at the same place of a page
 
-// A path sink takes whole vectors, also where the last groups are fewer
-template <class Self>
-struct Whole {
-  FD_HD void part(int64_t at, const F (&v)[4], int64_t) const {
-    for (int r = 0; r < 4; ++r) static_cast<const Self*>(this)->put(at + r * N, v[r]);
-  }
+// Inside a tile numbers lie as they are made: vectors of N groups, four vectors of one number of each group.
+//
+// Philox for all nodes of a tree. The node is word 1 of the counter, and a round moves it on to
+//
+//   round 1  word 0     x = node ^ ...                     the same for all groups of a sample
+//   round 2  words 2, 3 hi, lo of the product of x         and words 0, 1 have nothing of it
+//   round 3  words 0, 1 by the product of word 2; word 2 by an exclusive or
+//
+// What those rounds come to without the node is worked out once for each vector.
+constexpr int kRoundsLeft = 7;  // from round 4 on
+struct Start {
+  W two, zero, at_two, three;  // into word 2 before round 3; into word 0, into word 2, and word 3 after it
 };
+// Vectors with the same keys
+struct Run {
+  int64_t at, vectors;  // the first, and how many
+  W x[2], k0[kRoundsLeft][2], k1[kRoundsLeft][2];  // of even and of odd lanes; x without the node
+};
+// The normals of a node, handed to the sink vector by vector
+template <class Sink>
+__attribute__((noinline)) void draw_node(const Run& run, const Start (*starts)[2], uint32_t node,
+                                         const Sink& given) {
+  const Sink sink = given;  // a local one is not reloaded after each store
+  const Start(*start)[2] = starts + run.at;
+  W hi[2], lo[2];
+  for (int i = 0; i < 2; ++i) Simd::product(kPhilox0, run.x[i] ^ Simd::word(node), hi[i], lo[i]);
+  const auto words = [&](int64_t v, U (*w)[4]) __attribute__((always_inline)) {
+    W c[2 * kVectors][4], high;
+    for (int i = 0; i < 2 * kVectors; ++i) {
+      const Start& s = start[v + i / 2][i % 2];
+      Simd::product(kPhilox1, hi[i % 2] ^ s.two, high, c[i][1]);
+      c[i][0] = high ^ s.zero, c[i][2] = lo[i % 2] ^ s.at_two, c[i][3] = s.three;
+    }
+    philox_words(c, run.k0, run.k1, w);
+  };
+  const auto put = [&](int64_t v, const F (&x)[4]) __attribute__((always_inline)) {
+    for (int r = 0; r < 4; ++r) sink.put((4 * (run.at + v) + r) * N, x[r]);
+  };
+  draw_vectors<Family::normal>({}, run.vectors, words, put);
+}
 
-struct Scaled : Whole<Scaled> {
+struct Scaled {
   F by;
   float* to;
   Scaled(float by, float* to) : by(Simd::f(by)), to(to) {}
@@ -31,13 +67,14 @@ struct Scaled : Whole<Scaled> {
 // One half is kept or, with kBoth, added to a sum; the other is always added. s is negative where the one is
 // the right half: w - s z and w + (-s) z have the same bits.
 template <bool kUniform, bool kBoth>
-struct Halve : Whole<Halve<kUniform, kBoth>> {
+struct Halve {
   F a_one, a_other, s;
   const float *from, *onto_one, *onto_other;
   float *to_one, *to_other;
   FD_HD void put(int64_t at, F z) const {
-    const F w = load<F>(from + at), b = Simd::mul(s, z), h = Simd::mul(a_one, w);
-    const F one = Simd::add(h, b), other = Simd::sub(kUniform ? h : Simd::mul(a_other, w), b);
+    const F w = load<F>(from + at), b = Simd::mul(s, z);
+    const F one = kUniform ? Simd::fuse(a_one, w, b) : Simd::add(Simd::mul(a_one, w), b);
+    const F other = kUniform ? Simd::fuse(a_one, w, -b) : Simd::sub(Simd::mul(a_other, w), b);
     store(to_one + at, kBoth ? Simd::add(load<F>(onto_one + at), one) : one);
     store(to_other + at, Simd::add(load<F>(onto_other + at), other));
   }
@@ -47,10 +84,14 @@ using Rows = float (*)[kPathRow];
 
 class Tile {  // too large for a stack
  public:
+  std::vector<Run> runs;
+  Start starts[2][kPathVectors + 1][2];  // of W and of H; the last may be read and is not used
+
   void fit(int64_t rows) {
     if (rows > rows_) own_.reset(new Cell[static_cast<size_t>(rows)]), rows_ = rows;
   }
   Rows rows() const { return &own_[0].row; }
+  void start(const Brownian& p, int64_t first, int64_t last, bool area);
 
  private:
   struct alignas(64) Cell {
@@ -60,7 +101,48 @@ class Tile {  // too large for a stack
   int64_t rows_ = 0;
 };
 
-struct HalveArea : Whole<HalveArea> {
+// For groups [first, last): runs of whole vectors of a sample, and vectors across samples by themselves
+void Tile::start(const Brownian& p, int64_t first, int64_t last, bool area) {
+  const Column column{p.rng, blocks_of(p.E), 0, 0, {}};
+  int64_t sample = first / column.blocks, block = first % column.blocks;
+  runs.clear();
+  for (int64_t at = 0; first < last;) {
+    const int64_t same = std::min(last - first, column.blocks - block);  // of this sample
+    const bool across = same < N;
+    const int64_t left = across ? std::min<int64_t>(last - first, N) : same / N * N;
+    Across lanes(column, sample, block, across ? left : 1);
+    Run run;
+    run.at = at, run.vectors = across ? 1 : left / N;
+    for (int i = 0; i < 2; ++i) {
+      const auto half = [i](U u) { return i ? Simd::odd(u) : Simd::even(u); };
+      const W k0 = half(lanes.k0.get()), k1 = half(lanes.k1.get());
+      W hi, lo;
+      Simd::product(kPhilox1, half(lanes.c2.get()), hi, lo);
+      run.x[i] = hi ^ k0;
+      for (uint64_t r = 0; r < kRoundsLeft; ++r)
+        run.k0[r][i] = k0 + (3 + r) * kWeyl0, run.k1[r][i] = k1 + (3 + r) * kWeyl1;
+      for (int kind = 0; kind <= area; ++kind) {
+        const W c3 = half(lanes.c3.get()) ^ (static_cast<uint64_t>(kind ? kStreamH : kStreamW) << 24);
+        for (int64_t v = 0; v < run.vectors; ++v) {
+          const U c0 = across ? lanes.c0.get() : kLanes.get() + static_cast<uint32_t>(block + v * N);
+          Start& s = starts[kind][at + v][i];
+          W high, low;
+          Simd::product(kPhilox0, half(c0), high, low);
+          s.two = low ^ (k1 + kWeyl1);
+          Simd::product(kPhilox1, high ^ c3 ^ k1, high, low);
+          s.zero = low ^ (k0 + 2ull * kWeyl0);
+          Simd::product(kPhilox0, high ^ lo ^ (k0 + kWeyl0), high, s.three);
+          s.at_two = high ^ (k1 + 2ull * kWeyl1);
+        }
+      }
+    }
+    runs.push_back(run);
+    at += run.vectors, first += left, block += left;
+    sample += block / column.blocks, block %= column.blocks;
+  }
+}
+
+struct HalveArea {
   AreaShares c;
   const cpu::Rung& r;
   Rows w, h;
@@ -84,26 +166,27 @@ struct HalveArea : Whole<HalveArea> {
 
 // Groups [first, last) of every increment of a ladder; at most kPathTile, with areas half as many
 template <bool kArea>
-void climb(const Brownian& p, const cpu::Ladder& ladder, const float* scale, const Tile& tile, int64_t first,
+void climb(const Brownian& p, const cpu::Ladder& ladder, const float* scale, Tile& tile, int64_t first,
            int64_t last) {
   const int64_t blocks = blocks_of(p.E), groups = last - first;
   const int64_t from = element_of(first, blocks, p.E), count = element_of(last, blocks, p.E) - from;
   const Rows w = tile.rows(), h = w + ladder.buffers;
   float* const z = w[(kArea ? 2 : 1) * ladder.buffers];
-  const auto column = [&](uint32_t node, int32_t stream) {
-    return Column{p.rng, blocks, node, stream, {}, true};
+  tile.start(p, first, last, kArea);
+  const auto draw = [&](uint32_t node, int kind, const auto& sink) {
+    for (const Run& run : tile.runs) draw_node(run, tile.starts[kind], node, sink);
   };
   const float* coefs = p.coefs;
-  draw_groups(column(0, kStreamW), first, last, Scaled{coefs ? coefs[2] : 1.0f, w[cpu::kRoot]});
+  draw(0, 0, Scaled{coefs ? coefs[2] : 1.0f, w[cpu::kRoot]});
   if constexpr (kArea)
-    draw_groups(column(0, kStreamH), first, last, Scaled{from_bits(kRootTwelfth), h[cpu::kRoot]});
-  for (int64_t i = 0; i < 4 * (groups + N); ++i) w[cpu::kNothing][i] = -0.0f;  // adding it changes nothing
+    draw(0, 1, Scaled{from_bits(kRootTwelfth), h[cpu::kRoot]});
+  for (float& x : w[cpu::kNothing]) x = -0.0f;  // adding it changes nothing
 
   for (const cpu::Rung& r : ladder.rungs) {
     if (r.increment < 0) {
       if constexpr (kArea) {
-        draw_groups(column(r.node, kStreamW), first, last, Scaled{1.0f, z});
-        draw_groups(column(r.node, kStreamH), first, last, HalveArea{r, w, h, z});
+        draw(r.node, 0, Scaled{1.0f, z});
+        draw(r.node, 1, HalveArea{r, w, h, z});
       } else {
         Shares c = uniform_clock(r.level);
         if (coefs) coefs += 3, c = {coefs[0], coefs[1], coefs[2]};
@@ -116,7 +199,7 @@ void climb(const Brownian& p, const cpu::Ladder& ladder, const float* scale, con
           s.from = w[r.from];
           s.onto_one = w[one.onto], s.onto_other = w[other.onto];
           s.to_one = w[one.to], s.to_other = w[other.to];
-          draw_groups(column(r.node, kStreamW), first, last, s);
+          draw(r.node, 0, s);
         };
         if (coefs) run(Halve<false, true>{});
         else if (both) run(Halve<true, true>{});
@@ -137,11 +220,11 @@ void climb(const Brownian& p, const cpu::Ladder& ladder, const float* scale, con
           v = join<Simd>(r.width, v, r.other_width, {load<F>(b + i), load<F>(h[r.other] + i)});
         return Simd::mul(by, kind ? v.h : v.w);
       };
-      int64_t i = 0;
-      for (; i + N <= 4 * groups; i += N) store(y + i, sum(i));
-      if (i < 4 * groups) {
-        const F v = sum(i);
-        __builtin_memcpy(y + i, &v, static_cast<size_t>(4 * groups - i) * sizeof(float));
+      for (int64_t g = 0; g < groups; g += N) {
+        const F v[4] = {sum(4 * g), sum(4 * g + N), sum(4 * g + 2 * N), sum(4 * g + 3 * N)};
+        F four[4];
+        Simd::blocks4(v, four);
+        __builtin_memcpy(y + 4 * g, four, static_cast<size_t>(std::min<int64_t>(groups - g, N)) * 16);
       }
       if (direct) continue;
       if (p.E % 4) close_gaps(z, first, last, blocks, p.E);
