@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from .number import ZERO, precision
-from .recorder import NOISE, Call, Recorder
+from .recorder import CONST, NOISE, Call, Recorder
 
 Row = dict[int, Any]  # atom or tensor -> coefficient
 
@@ -230,6 +230,12 @@ class _Compiler:
                     scale = max(scale, abs(v))
         return self.tape.clean(row, scale) if touched else row
 
+    def direction(self, row: Row) -> Row:
+        """A multiple of one tensor as that tensor: of some elements the multiple may be 0 and of a row that
+        is dropped for this one not. Constants are always there."""
+        row = {a: v for a, v in row.items() if self.rec.kinds[a] != CONST}
+        return {a: self.tape.one for a in row} if len(row) == 1 else row
+
     def backward(self) -> list[list[Row]]:
         tape = self.tape
         needed: list[list[Row]] = [[] for _ in range(self.count + 1)]
@@ -240,6 +246,8 @@ class _Compiler:
             rows = [{a: tape.one} for a in (*self.targets[k], *(a for _, a in self.emits[k]))] + needed[k]
             for row in rows:
                 row = {a: v for a, v in self.expand(row, k).items() if a not in outs and a not in future}
+                if self.rec.statistics is not None:
+                    row = self.direction(row)
                 if span.add(self.bound(row)):
                     needed[k - 1].append(row)
         return needed

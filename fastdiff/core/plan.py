@@ -31,7 +31,7 @@ from .number import Real, precision
 from .predict import check_prediction
 from .process import Process
 from .recorder import NOISE, Recorder
-from .solver import Solver, solvers
+from .solver import Solver, check_kind, solvers
 from .stages import DRAWS, INPUTS, OUTPUTS, PlanCall, Planes, Stage, adjoint, assemble, frozen
 
 __all__ = ["DRAWS", "INPUTS", "OUTPUTS", "Coefficients", "Plan", "PlanCall", "Planes", "Recipe", "Stage",
@@ -376,6 +376,7 @@ def plan(
         )
     if not isinstance(process, Process):
         raise TypeError(f"process must be a Process (see fd.processes), got {type(process).__name__}")
+    check_kind(solver, process)
     check_prediction(predicts)
     if isinstance(hooks, Hook):
         raise TypeError(f"hooks must be a list of Hooks, got one {type(hooks).__name__}")
@@ -448,9 +449,9 @@ def _planes(recipe: Recipe, rec: Recorder, tape: Tape) -> Planes | None:
                 table[:, j, i] = v
         tables.append(frozen(table))
     if not all(np.isfinite(table).all() for table in tables):
-        raise ValueError(f"{recipe.solver.key}: of some elements a coefficient is not finite; are two times too "
-                         "close, or are these elements too unlike the others for one plan? Take statistics of "
-                         "larger groups of elements")
+        raise ValueError(f"{recipe.solver.key}: no plan fits all elements alike; are two times too close? Some "
+                         "have l of exactly 1, others not, which a plan with a trajectory does not take: move "
+                         "it by a little, or take statistics of larger groups of elements")
     return Planes(rec.statistics.shape, tuple(tables))
 
 

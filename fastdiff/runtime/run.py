@@ -283,7 +283,12 @@ class Run:
         """An operator's output, in the dtype of the state."""
         args = [self.registers[r] for r in call.args]
         name = call.kind[5:]
-        act = self.e.denoiser.process.operators.get(name) or OPERATORS[name]
+        own = {} if self.plan.recipe is None else self.plan.recipe.solver.operators
+        act = own.get(name) or self.e.denoiser.process.operators.get(name) or OPERATORS.get(name)
+        if act is None:
+            raise ValueError(
+                f"a loaded plan has no operator {name!r} of its solver; compile it with fd.plan(...)"
+            )
         out = act(*args, t=call.t, params=call.params)
         if not isinstance(out, Tensor) or out.shape != args[0].shape or out.device != args[0].device:
             came = f"{tuple(out.shape)} on {out.device}" if isinstance(out, Tensor) else type(out).__name__

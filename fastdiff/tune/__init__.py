@@ -9,6 +9,12 @@ from .model_statistics import model_statistics
 from .search_initial_noise import Found, search_initial_noise
 
 __all__ = [
-    "Found", "ModelStatistics", "ays", "gits", "horizon", "model_statistics", "prior_gap",
+    "Found",
+    "ModelStatistics",
+    "ays",
+    "gits",
+    "horizon",
+    "model_statistics",
+    "prior_gap",
     "search_initial_noise",
 ]

@@ -1,8 +1,8 @@
 """What a network does over data, element by element: the statistics that DPM-Solver-v3 is fitted by.
 
     l = E[diag d(sigma eps)/dx] = 1 - alpha E[diag dD/dx]       v * J^T v with random signs v
-    f = (1 - l) x / alpha - D,      f' = its derivative along the probability flow, d(x / alpha) = (D - x / alpha)
-    s = Cov(f, f') / Var(f),        b = E f' - s E f
+    f = (1 - l) x / alpha - D,      f' = its derivative along the probability flow, d(x / alpha) = (D - x /
+    alpha) s = Cov(f, f') / Var(f),        b = E f' - s E f
 
 D is the data prediction, expectations are over data noised to each node, derivatives over lambda. l makes f
 as independent of x as a number for each element can, s and b take the straight part of its change.
@@ -30,7 +30,7 @@ from ..runtime.conditions import rows
 from ..runtime.denoiser import Denoiser
 
 PER = ("element", "channel", "all")
-STRAIGHT = 1e-10  # f that varies less than this fraction of what it is made of is rounding
+STRAIGHT, ROUNDING = 1e-10, 32  # f that varies less, as a fraction or in units of eps x / alpha, is rounding
 
 
 def model_statistics(
@@ -74,7 +74,9 @@ def model_statistics(
         raise ValueError(f"model_statistics: chunk must be a positive int, got {chunk!r}")
     process = denoiser.process
     if process.const is not None:
-        raise ValueError(f"model_statistics: {process!r} pulls to a const of each sample; there is no common l")
+        raise ValueError(
+            f"model_statistics: {process!r} pulls to a const of each sample; there is no common l"
+        )
     at, lam = _nodes(denoiser, nodes, times)
     h = _difference(denoiser, data, lam) if step is None else float(step)
     if not 0 < h <= (lam[-1] - lam[0]) / 2:
@@ -97,7 +99,7 @@ def model_statistics(
             found = 1 - alpha * diagonal.double(), y, D, slope, y * y, y * D, D * D, y * slope, D * slope
             sums[:, k] += np.stack([_sum(v, len(keep)) for v in found])
     count = data.numel() // max(1, int(np.prod(keep)))
-    l, s, b = _fit(lam, sums / count)  # noqa: E741
+    l, s, b = _fit(lam, sums / count, _eps(denoiser, data))  # noqa: E741
     shape = (len(lam), *keep, *(1,) * (data.dim() - 1 - len(keep))) if keep else (len(lam),)
     return ModelStatistics(lam, l.reshape(shape), s.reshape(shape), b.reshape(shape), repr(process))
 
@@ -115,7 +117,9 @@ def _nodes(denoiser: Denoiser, nodes: int, times: Any) -> tuple[list[float], np.
         raise ValueError(f"model_statistics: nodes must be an int of at least 2, got {nodes!r}")
     low, high = (float(process.lam(t)) for t in (process.t_max, process.t_min))
     if not np.isfinite(low):
-        raise ValueError(f"model_statistics: lambda is {low} at t_max of {process!r}; give times that start later")
+        raise ValueError(
+            f"model_statistics: lambda is {low} at t_max of {process!r}; give times that start later"
+        )
     lam = np.linspace(low, high, nodes + 1)
     at = [process.t_max, *(float(process.time_of(v)) for v in lam[1:-1]), process.t_min]
     return at, lam
@@ -123,8 +127,11 @@ def _nodes(denoiser: Denoiser, nodes: int, times: Any) -> tuple[list[float], np.
 
 def _difference(denoiser: Denoiser, data: Tensor, lam: np.ndarray) -> float:
     """Where the differences' own error meets that of rounding, for a network of size 1."""
-    eps = max(torch.finfo(v).eps for v in (data.dtype, denoiser.x_dtype or data.dtype))
-    return float(np.diff(lam).max()) if isinstance(denoiser.time, tuple) else eps ** (1 / 3)
+    return float(np.diff(lam).max()) if isinstance(denoiser.time, tuple) else _eps(denoiser, data) ** (1 / 3)
+
+
+def _eps(denoiser: Denoiser, data: Tensor) -> float:
+    return max(torch.finfo(v).eps for v in (data.dtype, denoiser.x_dtype or data.dtype))
 
 
 def _diagonal(denoiser: Denoiser, x: Tensor, t: float, signs: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
@@ -164,7 +171,7 @@ def _sum(v: Tensor, kept: int) -> np.ndarray:
     return v.sum(axes).cpu().numpy()
 
 
-def _fit(lam: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _fit(lam: np.ndarray, mean: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """l, s, b from the means of l, y, D, D', y^2, y D, D^2, y D', D D';  y = x / alpha.
 
     f = a y - D,  f' = (a' - a) y + a D - D',  a = 1 - l
@@ -176,6 +183,6 @@ def _fit(lam: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     c = np.gradient(a, lam, axis=0, edge_order=2) - a
     variance = a * a * vy - 2 * a * cyD + vD
     covariance = a * (c * vy + a * cyD - cy) - (c * cyD + a * vD - cD)
-    moves = variance > STRAIGHT * (a * a * vy + vD)
+    moves = variance > np.maximum(STRAIGHT * (a * a * vy + vD), (ROUNDING * eps) ** 2 * yy)
     s = np.where(moves, covariance / np.where(moves, variance, 1), 0.0)
     return l, s, c * y + a * D - slope - s * (a * y - D)
