@@ -190,8 +190,8 @@ class Plan:
         rank.
         """
         if self.planes is not None:
-            raise ValueError("transpose: this plan's coefficients are planes over elements; ask for gradients "
-                             "by gradient='full' or 'checkpoint'")
+            raise ValueError("transpose: this plan's coefficients are planes over elements; ask for "
+                             "gradients by gradient='full' or 'checkpoint'")
         with precision():
             rec = adjoint(self.stages, self.kinds, self.out)
         # a compiled plan's rows carry the residue of their own elimination, up to 1e-30 of their scale
@@ -449,9 +449,9 @@ def _planes(recipe: Recipe, rec: Recorder, tape: Tape) -> Planes | None:
                 table[:, j, i] = v
         tables.append(frozen(table))
     if not all(np.isfinite(table).all() for table in tables):
-        raise ValueError(f"{recipe.solver.key}: no plan fits all elements alike; are two times too close? Some "
-                         "have l of exactly 1, others not, which a plan with a trajectory does not take: move "
-                         "it by a little, or take statistics of larger groups of elements")
+        raise ValueError(f"{recipe.solver.key}: no plan fits all elements alike; are two times close? "
+                         "Some have l of exactly 1, others not, which none with a trajectory takes: "
+                         "move it a little, or take statistics of larger groups of elements")
     return Planes(rec.statistics.shape, tuple(tables))
 
 

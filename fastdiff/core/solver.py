@@ -156,8 +156,8 @@ class Multistep(Solver):
 
 def check_kind(solver: Solver, process: Process) -> None:
     if process.kind not in solver.kinds:
-        raise ValueError(f"solver {solver.key!r} steps {' and '.join(solver.kinds)} processes, {process!r} is "
-                         f"{process.kind}")
+        raise ValueError(f"solver {solver.key!r} steps {' and '.join(solver.kinds)} processes, "
+                         f"{process!r} is {process.kind}")
 
 
 def depart(p: Any, s: Node, t: Node) -> Past:

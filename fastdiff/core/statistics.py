@@ -23,7 +23,7 @@ MOMENTS = 4
 
 
 class Walk(NamedTuple):
-    """What lies between lambda_s and lambda_c, every number for each group of elements; u = lambda - lambda_s.
+    """What lies between lambda_s and lambda_c, every number for each group; u = lambda - lambda_s.
 
     decay     e^{-(L_c - L_s)},  L = int l
     slope     e^{-(S_c - S_s)},  S = int s

@@ -1,9 +1,9 @@
 """A forward SDE with a drift of one's own: dx = drift(x, t) dt + g(t) dw, with g of a base process.
 
-drift(x, t) takes a tensor and a time; None is the base's own, f(t) x. With a drift the law of x_t given x_0 has
-no formula: alpha, sigma and lambda stay the base's, as names of the times, and only solvers that ask for the
-drift (`rd-ddim`) take the process, with a network that predicts the score. x at t_max is the caller's to give
-where its law is not the base's prior. VP(b, b) as the base has the constant g^2 = b.
+drift(x, t) takes a tensor and a time; None is the base's own, f(t) x. With a drift the law of x_t given x_0
+has no formula: alpha, sigma and lambda stay the base's, as names of the times, and only solvers that ask for
+the drift (`rd-ddim`) take the process, with a network that predicts the score. x at t_max is the caller's to
+give where its law is not the base's prior. VP(b, b) as the base has the constant g^2 = b.
 
 Source: Singhal et al. 2024, arXiv:2407.07998.
 """
@@ -27,7 +27,8 @@ class NonlinearSDE(Process):
 
     def __post_init__(self) -> None:
         if not isinstance(self.base, Process) or self.base.kind != "gaussian" or self.base.const is not None:
-            raise TypeError(f"NonlinearSDE: base must be a Gaussian process without a const, got {self.base!r}")
+            raise TypeError("NonlinearSDE: base must be a Gaussian process without a const, got "
+                            f"{self.base!r}")
         if self.drift is not None and not callable(self.drift):
             came = type(self.drift).__name__
             raise TypeError(f"NonlinearSDE: drift must be callable as drift(x, t), got {came}")

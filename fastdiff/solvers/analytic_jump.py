@@ -1,4 +1,4 @@
-"""Analytic-Jump: at high noise by the exact flow of Gaussian data, then on by a solver; a wrapper of any solver.
+"""Analytic-Jump: at high noise by the exact flow of Gaussian data, then on by its inner solver.
 
     x_t = alpha_t mu + sum_k psi_k u_k u_k^T (x - alpha_s mu),   psi_k^2 = (alpha_t^2 l_k + sigma_t^2) /
                                                                            (alpha_s^2 l_k + sigma_s^2)
@@ -7,12 +7,10 @@ for data of mean mu and covariance factors factors^T + rest I = sum_k l_k u_k u_
 but these moments a network says no more, so that the steps above `until` need no calls: one map goes to the
 grid's first time at or below it, the others do nothing.
 
-mean     like a sample, tensor or array
-factors  (D, K), D the elements of a sample in order; None: none, the covariance is rest I
+mean     like a sample; factors  (D, K), D its elements, or None: the covariance is rest I
 until    a time; None: the inner solver, all the way
 
-Two products with (D, K) for each sample, one by one (the bits must not hang on the batch), in a call stage of
-their own; float32, float64 for float64 x.
+Two products with (D, K) for each sample, one by one (its bits must not hang on the batch), in a call stage.
 
 Source: Wang and Vastola 2023, arXiv:2303.02490.
 """
@@ -28,7 +26,7 @@ import numpy as np
 
 from ..core.math import plain
 from ..core.process import Node
-from ..core.solver import Past, check_range
+from ..core.solver import check_range
 from ._wrapper import Wrapper
 
 
@@ -51,9 +49,7 @@ class AnalyticJump(Wrapper):
         check_range(self, "until", 0)
         if self.mean is None:
             raise ValueError("solver 'analytic-jump': until goes with the mean of the data (and its factors)")
-        mean, U, variances = self.moments
-        if not (np.isfinite(mean).all() and np.isfinite(U).all() and np.isfinite(variances).all()):
-            raise ValueError("solver 'analytic-jump': mean and factors must be finite")
+        _ = self.moments  # which says what is wrong with them
 
     @property
     def linear(self) -> bool:  # type: ignore[override]
@@ -65,8 +61,10 @@ class AnalyticJump(Wrapper):
         mean = _array("mean", self.mean)
         factors = np.zeros((mean.size, 0)) if self.factors is None else _array("factors", self.factors)
         if factors.ndim != 2 or factors.shape[0] != mean.size:
-            raise ValueError(f"solver 'analytic-jump': factors are {factors.shape}; the mean {mean.shape} needs "
-                             f"({mean.size}, K)")
+            raise ValueError(f"solver 'analytic-jump': factors are {factors.shape}; the mean {mean.shape} "
+                             f"needs ({mean.size}, K)")
+        if not (np.isfinite(mean).all() and np.isfinite(factors).all()):
+            raise ValueError("solver 'analytic-jump': mean and factors must be finite")
         U, scale, _ = np.linalg.svd(factors, full_matrices=False)
         return mean, U, scale**2 + self.rest
 
@@ -82,15 +80,16 @@ class AnalyticJump(Wrapper):
         return f"{self.key}(until={self.until!r}, mean{mean.shape}, factors{U.shape}, {self.made.describe()})"
 
     def record(self, p: Any, nodes: Sequence[Node], route: Sequence[int] | None = None) -> None:
-        times = [plain(n.t) for n in nodes]
-        skip = 0 if self.until is None else next((i for i, t in enumerate(times) if t <= self.until), len(times))
+        if self.until is None:
+            return self.made.record(p, nodes, route)
+        skip = sum(plain(n.t) > self.until for n in nodes)
         if skip == 0:
             return self.made.record(p, nodes, route)
         if route is not None or nodes[0].process.const is not None:
             raise ValueError("analytic-jump takes no hook's route and no process with a const")
-        if skip == len(times) or nodes[skip].clean:
-            raise ValueError(f"analytic-jump: until={self.until:g} leaves no step to {self.made.key}; the last "
-                             f"times are {', '.join(f'{t:g}' for t in times[-3:])}")
+        if skip >= len(nodes) - 1:
+            last = plain(nodes[-2].t)
+            raise ValueError(f"analytic-jump: until={self.until:g}, but the last step starts at {last:g}")
         p.steps, past = len(nodes) - 1, []
         for i, (s, t) in enumerate(pairwise(nodes)):
             p.begin(i, s)
@@ -107,24 +106,20 @@ class AnalyticJump(Wrapper):
     def _map(self, x: Any, *, t: float, params: tuple[float, ...]) -> Any:
         a, s, b, r = params
 
-        def gain(v: Any) -> Any:
-            return ((b * b * v + r * r) / (a * a * v + s * s)) ** 0.5
-
-        return self._apply(x, a, b, gain)
+        return self._apply(x, a, b, lambda v: ((b * b * v + r * r) / (a * a * v + s * s)) ** 0.5)
 
     def _data(self, x: Any, *, t: float, params: tuple[float, ...]) -> Any:
         """The data prediction."""
-        a, s = params
-        return self._apply(x, a, 1.0, lambda v: a * v / (a * a * v + s * s))
+        return self._apply(x, params[0], 1.0, lambda v: params[0] * v / (params[0] ** 2 * v + params[1] ** 2))
 
     def _apply(self, x: Any, a: float, b: float, gain: Callable[[Any], Any]) -> Any:
         """b mu + sum_k gain(l_k) u_k u_k^T (x - a mu)."""
-        mean, U, variances = self.moments
+        mean, U, values = self.moments
         if tuple(x.shape[1:]) != mean.shape:
             raise ValueError(f"analytic-jump: the mean is of samples {mean.shape}, x is {tuple(x.shape)}")
         x = x if x.dtype == x.double().dtype else x.float()
         other = gain(self.rest)
-        mu, U, more = (x.new_tensor(v) for v in (mean, U, gain(variances) - other))
+        mu, U, more = (x.new_tensor(v) for v in (mean, U, gain(values) - other))
         off = (x - a * mu).flatten(1)
         made = other * off
         for i in range(len(off)):

@@ -1,4 +1,4 @@
-"""DPM-Solver-v3: multistep predictor-corrector in a parameterisation that is fitted to the network beforehand.
+"""DPM-Solver-v3: multistep predictor-corrector in a parameterisation fitted to the network beforehand.
 
     f = (sigma eps - l x) / alpha = (1 - l) x / alpha - x0          what of the network l x leaves over
     df/dlambda = s f + b + the rest;    with L = int l, S = int s from lambda_s, everything for each element:
@@ -9,8 +9,8 @@
 P: the polynomial through the q newest f (predictor), or through those at s, t and q - 2 older ones
 (corrector; x_t changes, f at t stays). One network call a step.
 
-statistics       l, s, b of `fd.tune.model_statistics`. None: l = 1, s = b = 0, where f = -x0 and the predictor
-                 is `dpmpp-3m` (of order 2 `dpmpp-2m` with weight="heun")
+statistics       l, s, b of `fd.tune.model_statistics`. None: l = 1, s = b = 0, where f = -x0 and the
+                 predictor is `dpmpp-3m` (of order 2 `dpmpp-2m` with weight="heun")
 p_pseudo, c_pseudo    derivatives by divided differences, and one node more for the corrector: order 2 at
                  most, often better in very few steps
 use_corrector    False: the predictor alone

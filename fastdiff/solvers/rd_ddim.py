@@ -4,12 +4,13 @@
     noise     D = x - Phi(y; s - L -> s)                        Phi: the forward map without noise
     degrade   x_t = Phi(y; s - L -> t) + kappa D,               kappa = 1 - h / (2 L),   h = s - t in time
 
-span     L / h, at least 1 (to the data at most). The net drift is -b + g^2 score / 2 to first order: order 1
+span     L / h, at least 1 (to the data at most). The net drift is -b + g^2 score / 2 to first order: order 1.
+         Explicit in time: h g^2 / sigma^2 has to be small, so take grids fine in time near the data
 None     L reaches the data, y is their prediction, Phi the mean of the process's own kernel and
          kappa = sigma_t / sigma_s: `ddim`. Linear processes only
 
-A linear process has b = f(t) x and Phi = alpha_t / alpha_s; a `NonlinearSDE` with a drift is asked for both by
-p.call, a stage for each: b and, by a step of Runge-Kutta, the Phi that are not at rest. The ratio of noise
+A linear process has b = f(t) x and Phi = alpha_t / alpha_s; a `NonlinearSDE` with a drift is asked for both
+by p.call, a stage for each: b and, by a step of Runge-Kutta, the Phi that are not at rest. The ratio of noise
 scales, sqrt((L - h) / L), in place of kappa errs by h^2 / (8 L) a step: no order at all with L in proportion
 to h.
 
@@ -49,8 +50,8 @@ class RDDDIM(Solver):
                 raise ValueError(f"solver 'rd-ddim': {nodes[0].process!r} wants a network that predicts the "
                                  f"score, got {p.predicts!r}: there is no kernel to convert it by")
             if route is not None or any(h.acts("predict") for h in getattr(p, "hooks", ())):
-                raise ValueError("solver 'rd-ddim': a nonlinear process has no data prediction and no way back "
-                                 "up, so no hook can change them")
+                raise ValueError("solver 'rd-ddim': a nonlinear process has no data prediction and no way "
+                                 "back up, so no hook can change them")
         super().record(p, nodes, route)
 
     def step(self, p: Any, s: Node, t: Node, past: Past) -> Past:

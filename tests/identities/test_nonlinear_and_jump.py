@@ -64,10 +64,10 @@ def test_order_on_an_ornstein_uhlenbeck_process(span: float, own: bool) -> None:
 
 @cache
 def double_well() -> Any:
-    """Score of dx = (x - x^3) dt + sqrt(2) dw from N(0.4, 0.25), from a chain of jumps between 801 points
+    """Score of dx = (x - x^3) dt + sqrt(2) dw from N(0.4, 0.25), from a chain of jumps between 301 points
     that has the right stationary law; its generator is symmetric in the right scale, so all times cost one
     eigendecomposition."""
-    x = np.linspace(-4, 4, 801)
+    x = np.linspace(-4, 4, 301)
     d = x[1] - x[0]
     energy = x**4 / 4 - x**2 / 2
     up = np.exp(-(energy[1:] - energy[:-1]) / 2) / d**2
@@ -96,16 +96,16 @@ def test_a_cubic_drift() -> None:
         return torch.from_numpy(score(float(t[0]))(x.numpy()))
 
     exact = solve_ivp(
-        lambda t, v: v - v**3 - score(float(t))(v), (0.8, 0.1), x, rtol=1e-8, atol=1e-9, method="DOP853"
+        lambda t, v: v - v**3 - score(float(t))(v), (0.8, 0.1), x, rtol=1e-6, atol=1e-7, method="DOP853"
     ).y[:, -1]
     errors = []
-    for n in (40, 80):
+    for n in (80, 160):
         y = fd.sample(
             fd.Denoiser(net, process, predicts="score"), torch.from_numpy(x)[:, None], solver="rd-ddim",
             times=np.linspace(0.8, 0.1, n + 1),
         )  # fmt: skip
         errors.append(float(np.abs(y[:, 0].numpy() - exact).max()))
-    assert errors[-1] < 0.05 and order_of(errors, (40, 80)) >= 0.8
+    assert 0.8 <= order_of(errors, (80, 160)) <= 1.2
 
 
 def test_a_nonlinear_process_at_the_door() -> None:
@@ -177,10 +177,10 @@ def test_the_jump_is_the_flow_and_the_rest_the_solver(inner: str, skip: int) -> 
         solvers.make("analytic-jump", inner=inner, mean=MU, factors=FACTORS, until=until), VP, TIMES
     )
     assert made.nfe == 10 - skip
-    one = fd.sample(
-        denoiser(), START[1:2], times=TIMES, **JUMP, inner=inner, until=until, seeds=fd.Seeds(0, [1])
-    )
-    assert torch.equal(one, seen.x[1:2]), "a sample does not depend on its batch"
+    how: dict[str, Any] = {**JUMP, "inner": inner, "until": until, "trajectory": True}
+    one = fd.sample(denoiser(), START[1:2], times=TIMES, seeds=fd.Seeds(0, [1]), **how)
+    # the network of this test multiplies matrices; the jump itself does not depend on the batch
+    assert torch.equal(one.states[1, 0], seen.states[1, 1])
 
 
 def test_jump_in_float32_without_factors_and_with_a_gradient() -> None:
@@ -215,7 +215,7 @@ def test_jump_at_the_door() -> None:
     ]:
         with pytest.raises(ValueError, match=words):
             solvers.make("analytic-jump", **options)
-    with pytest.raises(ValueError, match="leaves no step"):
+    with pytest.raises(ValueError, match="the last step starts"):
         fd.sample(denoiser(), START, times=TIMES, **JUMP, until=1e-5)
     with pytest.raises(ValueError, match="mean is of samples"):
         fd.sample(denoiser(), torch.zeros(2, 6), times=TIMES, **JUMP, until=0.5)

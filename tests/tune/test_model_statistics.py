@@ -36,7 +36,7 @@ def test_gaussian_data() -> None:
     x0 = torch.randn(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x0 = x0.new_tensor(MEANS) + x0.new_tensor(STDS) * x0
     errors = []
-    for nodes in (60, 120, 240):
+    for nodes in (80, 160):
         held = fd.tune.model_statistics(gaussian(), x0, nodes=nodes, chunk=16)
         alpha, sigma = (v[:, None] for v in levels(held.lam))
         r, var, mean = (sigma / alpha) ** 2, np.square(STDS), np.array(MEANS)
@@ -44,7 +44,7 @@ def test_gaussian_data() -> None:
         assert np.abs(held.l - r / (var + r)).max() < 1e-13
         assert not held.s.any(), "f does not vary"
         errors.append(np.abs(held.b - 2 * r * var * mean / (var + r) ** 2)[2:-2].max())
-    assert errors[-1] < 1e-3 and all(
+    assert errors[-1] < 2.5e-3 and all(
         abs(math.log2(a / b) - 2) < 0.2 for a, b in zip(errors, errors[1:], strict=False)
     )
     times = fd.grid("logsnr", VP, steps=4, final="sigma_min")
@@ -53,7 +53,7 @@ def test_gaussian_data() -> None:
     s, t = (VP.node(float(v)) for v in times[[0, -1]])
     sd, mean = x.new_tensor(STDS), x.new_tensor(MEANS)
     scale = ((t.alpha**2 * sd**2 + t.sigma**2) / (s.alpha**2 * sd**2 + s.sigma**2)).sqrt()
-    assert (y - t.alpha * mean - scale * (x - s.alpha * mean)).abs().max() < 1e-3, (
+    assert (y - t.alpha * mean - scale * (x - s.alpha * mean)).abs().max() < 2.5e-3, (
         "straight lines between nodes"
     )
 
