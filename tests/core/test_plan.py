@@ -71,12 +71,14 @@ def test_tables_differentiate_in_the_times(key: str, options: dict[str, Any]) ->
         (VP, "noise", 8),
         (VE, "data", 6),
         (FLOW, "velocity", 8),
-        (FLOW, "data", 5),  # with 4 a coefficient of rd-ddim is 0 by chance
+        (FLOW, "data", 4),
     ):
         net = network(process, predicts)
         times = small_grid(process, steps, predicts)
         if predicts == "velocity":
             times = 0.93 * times  # at t = 0.5 a velocity is a slope, which generic() refuses
+        if key == "rd-ddim":
+            times[1:-1] *= 0.97  # from t = 0.75 to 0.5 on the straight path its coefficient of x is 0
         p = plan(solver, process, times, predicts=predicts).generic()
         t = [
             torch.tensor(v, dtype=torch.float64, requires_grad=0 < i < steps)

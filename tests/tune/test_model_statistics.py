@@ -32,11 +32,11 @@ def levels(lam: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def test_gaussian_data() -> None:
     """l = sigma^2 / V, s = 0, b = d(-sigma^2 mu / V) / dlambda. The Jacobian is diagonal, so that random
-    signs give it exactly; b has the error of differences over the nodes, that falls by 4."""
+    signs give it exactly; b has the error of differences over the nodes, that falls by 16 here."""
     x0 = torch.randn(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x0 = x0.new_tensor(MEANS) + x0.new_tensor(STDS) * x0
     errors = []
-    for nodes in (80, 160):
+    for nodes in (60, 240):
         held = fd.tune.model_statistics(gaussian(), x0, nodes=nodes, chunk=16)
         alpha, sigma = (v[:, None] for v in levels(held.lam))
         r, var, mean = (sigma / alpha) ** 2, np.square(STDS), np.array(MEANS)
@@ -44,9 +44,8 @@ def test_gaussian_data() -> None:
         assert np.abs(held.l - r / (var + r)).max() < 1e-13
         assert not held.s.any(), "f does not vary"
         errors.append(np.abs(held.b - 2 * r * var * mean / (var + r) ** 2)[2:-2].max())
-    assert errors[-1] < 2.5e-3 and all(
-        abs(math.log2(a / b) - 2) < 0.2 for a, b in zip(errors, errors[1:], strict=False)
-    )
+    # every node has its own draws, whose mean multiplies the error of the differences
+    assert errors[-1] < 1e-3 and abs(math.log2(errors[0] / errors[1]) / 2 - 2) < 0.2
     times = fd.grid("logsnr", VP, steps=4, final="sigma_min")
     x = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None].expand(5, 3).contiguous()
     y = fd.sample(gaussian(), x, solver="dpm-v3", order=1, statistics=held, times=times)
