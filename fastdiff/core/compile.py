@@ -22,8 +22,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
+
 from .number import ZERO, precision
-from .recorder import NOISE, Call, Recorder
+from .recorder import CONST, NOISE, Call, Recorder
 
 Row = dict[int, Any]  # atom or tensor -> coefficient
 
@@ -38,10 +40,14 @@ class Tape:
     """Answers of all looks at values: written once in 60 digits, read back for other numbers.
 
     verify: look all the same, in 60 digits, and raise Special where the answer would be another.
+    each: numbers are arrays over elements that may be unlike the one for which the tape was written.
     """
 
-    def __init__(self, answers: Iterable[Any] | None, zero: Decimal, one: Any, verify: bool = False):
+    def __init__(
+        self, answers: Iterable[Any] | None, zero: Decimal, one: Any, verify: bool = False, each: bool = False
+    ):
         self.log: list[Any] = []
+        self.each = each
         self.zero, self.one = zero, one
         self.looks = answers is None or verify
         self._replay: Iterator[Any] | None = None if answers is None else iter(answers)
@@ -64,6 +70,10 @@ class Tape:
     def clean(self, row: Row, scale: Any) -> Row:
         return {a: v for a, v in row.items() if self.alive(v, scale)}
 
+    def nonzero(self, row: Row) -> Row:
+        top = self.scale([row])
+        return {a: v for a, v in row.items() if abs(v) > self.zero * top}
+
     def scale(self, rows: Iterable[Row]) -> Any:
         return 0 if not self.looks else max((abs(v) for row in rows for v in row.values()), default=1)
 
@@ -75,6 +85,7 @@ class Span:
         self.tape, self.size = tape, 0
         self.rows: list[tuple[int, Row, Row]] = []  # pivot, row with 1 there, combination of added rows
         self._added = 0
+        self.given: dict[int, Row] = {}  # the added rows as they came, of a tape for each element
         for row in rows:
             self.add(row)
 
@@ -96,13 +107,16 @@ class Span:
 
     def add(self, row: Row) -> bool:
         """True if the row is new."""
-        i = self._added
+        i, given = self._added, row
         self._added += 1
         row, combo = self._reduce(row, {i: self.tape.one})
         if not row:
             return False
         pivot = self.tape.choose(lambda: max(row, key=lambda a: abs(row[a])))
         w = row[pivot]
+        if self.tape.each:  # some elements may have a 0 there: see `solve`
+            self.given[i] = given
+            w = np.where(w == 0, np.inf, w)
         self.rows.append((pivot, {a: v / w for a, v in row.items()}, {j: v / w for j, v in combo.items()}))
         self.size += 1
         return True
@@ -110,7 +124,14 @@ class Span:
     def solve(self, row: Row) -> Row | None:
         """Coefficients over the added rows; None if the row is outside."""
         rest, combo = self._reduce(row, {})
-        return None if rest else {i: -v for i, v in combo.items()}
+        if rest:
+            return None
+        # for the element that the tape is written for; others have it where theirs is not the only solution
+        known = self.tape.choose(lambda: {i: -float(v) for i, v in self.tape.nonzero(combo).items()})
+        if not self.tape.each:
+            return {i: -v for i, v in combo.items()}
+        found = _solve_each([self.given[i] for i in known], row, list(known.values()))
+        return {**dict.fromkeys(combo, 0.0), **dict(zip(known, found, strict=True))}
 
     def has(self, row: Row) -> bool:
         return not self._reduce(row, {})[0]
@@ -159,14 +180,16 @@ def compile_record(
     natural: bool = True,
     zero: Decimal = ZERO,
     verify: bool = False,
+    each: bool = False,
 ) -> Program:
     """Compile a recording; with the tape of another one by its decisions.
 
     natural: converted predictions are candidates for carrying, not the needed rows alone.
+    each: see Tape.
     """
     with precision():
         one = Decimal(1) if rec.exact else 1.0
-        return _Compiler(rec, Tape(tape, zero, one, verify)).run(natural)
+        return _Compiler(rec, Tape(tape, zero, one, verify, each)).run(natural)
 
 
 class _Compiler:
@@ -215,6 +238,12 @@ class _Compiler:
                     scale = max(scale, abs(v))
         return self.tape.clean(row, scale) if touched else row
 
+    def direction(self, row: Row) -> Row:
+        """A multiple of one tensor as that tensor: of some elements the multiple may be 0 and of a row that
+        is dropped for this one not. Constants are always there."""
+        row = {a: v for a, v in row.items() if self.rec.kinds[a] != CONST}
+        return {a: self.tape.one for a in row} if len(row) == 1 else row
+
     def backward(self) -> list[list[Row]]:
         tape = self.tape
         needed: list[list[Row]] = [[] for _ in range(self.count + 1)]
@@ -225,6 +254,8 @@ class _Compiler:
             rows = [{a: tape.one} for a in (*self.targets[k], *(a for _, a in self.emits[k]))] + needed[k]
             for row in rows:
                 row = {a: v for a, v in self.expand(row, k).items() if a not in outs and a not in future}
+                if self.rec.statistics is not None:
+                    row = self.direction(row)
                 if span.add(self.bound(row)):
                     needed[k - 1].append(row)
         return needed
@@ -328,6 +359,44 @@ class _Compiler:
             stages.append(stage)
         info, kinds = {a: rec.info[a] for a in free}, {a: rec.kinds[a] for a in free}
         return Program(stages, rec.input, arg[0], raws, info, kinds, tape.log, rec.given_atoms)
+
+
+def _solve_each(rows: Sequence[Row], target: Row, near: Sequence[float]) -> list[Any]:
+    """c near `near` with sum_i c_i rows_i = target, for each element of the arrays; NaN where there is none.
+    Complete pivoting, every element by itself: the order that a tape knows suits the element it was written
+    for."""
+    if not rows:
+        return []
+    columns = list(dict.fromkeys(a for row in (*rows, target) for a in row))
+    full = np.broadcast_arrays(*(np.asarray(r.get(a, 0.0), float) for r in (*rows, target) for a in columns))
+    M = np.stack([v.ravel() for v in full]).reshape(len(rows) + 1, len(columns), -1)
+    scale = np.abs(M).max(1)
+    scale[scale == 0] = 1
+    M = M / scale[:, None]
+    R, left, each = M[:-1], M[-1], np.arange(M.shape[2])
+    found, order = np.array(near)[:, None] * scale[:-1] / scale[-1], []
+    size = 1 + np.abs(found).max(0)
+    left = left - np.einsum("ig,iag->ag", found, R)
+    made = np.zeros((len(rows), *R.shape[::2]))  # R[i] as a combination of the rows
+    made[np.arange(len(rows)), np.arange(len(rows))] = 1
+    free = np.ones(R.shape[:1] + each.shape, bool)
+    for _ in rows:
+        top = (np.abs(R) * free[:, None]).reshape(-1, len(each)).argmax(0)
+        i, a = top // R.shape[1], top % R.shape[1]
+        pivot = R[i, a, each]
+        pivot = np.where(np.abs(pivot) > 1e-13, pivot, np.inf)
+        row, combo = R[i, :, each].T / pivot, made[i, :, each].T / pivot
+        free[i, each] = False
+        order.append((a, row, combo))
+        w = R[:, a, each] * free
+        R = R - w[:, None] * row
+        made = made - w[:, None] * combo
+    for a, row, combo in order:
+        w = left[a, each]
+        left = left - w * row
+        found = found + w * combo
+    found[:, np.abs(left).max(0) > 1e-9 * size] = np.nan
+    return list(found * scale[-1] / scale[:-1])
 
 
 def _sure(row: Row | None) -> Row:

@@ -8,6 +8,7 @@ from typing import Any
 from .math import Number, plain
 from .predict import convert, input_scale
 from .process import Node
+from .statistics import Curves, ModelStatistics
 
 
 class Direct:
@@ -26,6 +27,7 @@ class Direct:
         self._noise, self._consts, self._operators = noise, consts or {}, operators or {}
         self.calls, self.step, self.steps, self.column = 0, -1, 0, 0
         self.emitted: dict[str, Any] = {}
+        self._curves: Curves | None = None
 
     def model(self, x: Any, node: Node, kind: str | None = None) -> Any:
         self.calls += 1
@@ -60,8 +62,14 @@ class Direct:
     def keep(self, form: Any) -> Any:
         return form
 
+    def planes(self, statistics: ModelStatistics) -> Curves:
+        if self._curves is None:
+            tensor = getattr(self.x, "new_tensor", lambda v: v)
+            self._curves = statistics.curves(lambda v: tensor(v.reshape(statistics.shape)))
+        return self._curves
+
     def const(self, name: str) -> Any:
-        return self._consts[name]
+        return self.x * 0 + 1 if name == "ones" and name not in self._consts else self._consts[name]
 
     def given(self, name: str) -> Any:
         return self._consts[name]

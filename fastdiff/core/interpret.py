@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from .plan import Plan, PlanCall
 
 
@@ -40,7 +42,10 @@ def interpret(
         if s.draws and noise is None:
             raise ValueError("this plan draws noise: give noise=")
         values = [memory[r] for r in s.inputs] + [noise(*d) for d in s.draws]  # type: ignore[misc]
-        rows = s.coeffs.tolist() if tables is None else tables[k]
+        rows: Any = s.coeffs.tolist() if tables is None else tables[k]
+        if plan.planes is not None and tables is None:
+            rows = np.moveaxis(plan.planes.tables[k], 0, -1)
+            rows = getattr(x, "new_tensor", np.array)(rows.reshape(*rows.shape[:2], *plan.planes.shape))
         made = [sum(a * v for a, v in zip(row, values, strict=True)) for row in rows]
         memory.update(zip(s.outputs, made, strict=True))
         if emitted is not None:

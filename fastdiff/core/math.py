@@ -159,6 +159,18 @@ def polynomial_weights(moments: Sequence[Number], nodes: Sequence[Number]) -> li
     return [sum(m * w for m, w in zip(moments, row, strict=True)) for row in lagrange(nodes)]
 
 
+def divided_weights(moments: Sequence[Number], nodes: Sequence[Number]) -> list[Number]:
+    """The same with Newton's divided differences [0 .. k] k! in place of the k-th derivative at nodes[0]."""
+    total = [moments[0]] + [0] * (len(nodes) - 1)
+    for k in range(1, len(nodes)):
+        for j in range(k + 1):
+            d: Number = 1
+            for i in range(k + 1):
+                d = d * (nodes[j] - nodes[i]) if i != j else d
+            total[j] = total[j] + moments[k] * math.factorial(k) / d
+    return total
+
+
 def adams_weights(a: Number, h: Number, nodes: Sequence[Number]) -> list[Number]:
     """b_j = int_0^h e^{-a (h - u)} L_j(u) du for the Lagrange polynomials L_j on `nodes`; sum_j b_j =
     E_0(a, h)."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property, lru_cache
+from math import prod
 from operator import is_
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,10 +31,11 @@ from .number import Real, precision
 from .predict import check_prediction
 from .process import Process
 from .recorder import NOISE, Recorder
-from .solver import Solver, solvers
-from .stages import DRAWS, INPUTS, OUTPUTS, PlanCall, Stage, adjoint, assemble, frozen
+from .solver import Solver, check_kind, solvers
+from .stages import DRAWS, INPUTS, OUTPUTS, PlanCall, Planes, Stage, adjoint, assemble, frozen
 
-__all__ = ["DRAWS", "INPUTS", "OUTPUTS", "Coefficients", "Plan", "PlanCall", "Recipe", "Stage", "plan"]
+__all__ = ["DRAWS", "INPUTS", "OUTPUTS", "Coefficients", "Plan", "PlanCall", "Planes", "Recipe", "Stage",
+           "plan"]
 
 FORMAT = 1
 SAVED = ("inputs", "outputs", "draws", "carried", "rank", "drop", "emits", "spans")  # of a stage, as they are
@@ -54,6 +56,7 @@ class Plan:
     hooks: tuple[Hook, ...] = ()
     recipe: Recipe | None = field(default=None, repr=False)
     tape: Tape | None = field(default=None, repr=False)
+    planes: Planes | None = None  # coefficients that differ between elements; the stages hold typical ones
 
     # facts, read off the stages
     @cached_property
@@ -128,6 +131,8 @@ class Plan:
             raise ValueError("a loaded plan has no formula; compile it with fd.plan(...) on this machine")
         if len(times) != len(self.times):
             raise ValueError(f"coefficients: got {len(times)} times for a plan of {len(self.times)}")
+        if self.planes is not None:
+            raise ValueError("coefficients: this plan's are planes over elements, of its own times alone")
         if not self._is_generic:
             raise ValueError("coefficients: a coefficient happens to be 0 or 1 at just the times of this "
                              "plan, so the tables have no place for its derivative; use plan.generic()")
@@ -150,7 +155,7 @@ class Plan:
         _, tape = _compile(self._nearby, self.tape.natural)
         rec = self.recipe.record(answers=tape.recorder)
         program = compile_record(rec, tape.compiler, natural=tape.natural)
-        made = _with_stages(replace(self, tape=tape), program)
+        made = _with_stages(replace(self, tape=tape, planes=_planes(self.recipe, rec, tape)), program)
         if not all(np.isfinite(c).all() for c in made.coeffs):
             raise ValueError("generic: the structure of nearby times divides by 0 at these; shift them")
         return made
@@ -184,6 +189,9 @@ class Plan:
         of the output, the output the cotangent of the argument. Draws vanish; what is carried has the same
         rank.
         """
+        if self.planes is not None:
+            raise ValueError("transpose: this plan's coefficients are planes over elements; ask for "
+                             "gradients by gradient='full' or 'checkpoint'")
         with precision():
             rec = adjoint(self.stages, self.kinds, self.out)
         # a compiled plan's rows carry the residue of their own elimination, up to 1e-30 of their scale
@@ -207,6 +215,8 @@ class Plan:
         head = {"format": FORMAT, **{k: getattr(self, k) for k in ("solver", "process", "predicts", "order")},
                 "times": [float(t).hex() for t in self.times], "kinds": self.kinds, "out": self.out,
                 "hooks": [type(h).__name__ for h in self.hooks]}
+        if self.planes is not None:
+            head["planes"] = self.planes.to_json()
         return json.dumps({**head, "stages": stages})
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -236,7 +246,8 @@ class Plan:
             stages.append(Stage(exact=exact, call=call, **{k: tuples(s[k]) for k in SAVED}))
         times = frozen(np.array([float.fromhex(t) for t in data["times"]]))
         return Plan(data["solver"], data["process"], data["predicts"], data["order"], times, tuple(stages),
-                    tuple(data["kinds"]), data["out"], tuple(hooks))
+                    tuple(data["kinds"]), data["out"], tuple(hooks),
+                    planes=Planes.from_json(data["planes"]) if "planes" in data else None)
 
     @cached_property
     def digest(self) -> str:
@@ -256,7 +267,8 @@ class Plan:
             f", order {self.order}",
             f"carries {tensors} across a call (the bound is {self.bound}); "
             f"moves {self.traffic(1):.3g} tensors a call = {self.traffic(4):.3g} bytes an element in float32"
-            + (f"; {draws} draws" if draws else ""),
+            + (f"; {draws} draws" if draws else "")
+            + (f"; planes over {self.planes.shape}" if self.planes else ""),
         ]
         rows: list[tuple[str, ...]] = [("stage", "reads", "writes", "draws", "then")]
         for i, s in enumerate(self.stages):
@@ -364,6 +376,7 @@ def plan(
         )
     if not isinstance(process, Process):
         raise TypeError(f"process must be a Process (see fd.processes), got {type(process).__name__}")
+    check_kind(solver, process)
     check_prediction(predicts)
     if isinstance(hooks, Hook):
         raise TypeError(f"hooks must be a list of Hooks, got one {type(hooks).__name__}")
@@ -389,7 +402,10 @@ def compiled(recipe: Recipe) -> Plan:
 
 def _compile(recipe: Recipe, natural: bool | None = None) -> tuple[Program, Tape]:
     """natural: see compile_record; None: what is cheaper."""
-    rec = recipe.record()
+    return _compile_record(recipe.record(), natural)
+
+
+def _compile_record(rec: Recorder, natural: bool | None) -> tuple[Program, Tape]:
     program = compile_record(rec, natural=natural is not False)
     if natural is None and any(k == NOISE for k in rec.kinds):
         # a row may hold its draw, or leave it to be drawn again
@@ -401,12 +417,13 @@ def _compile(recipe: Recipe, natural: bool | None = None) -> tuple[Program, Tape
 
 @lru_cache(maxsize=256)
 def _compiled(recipe: Recipe) -> Plan:
-    program, tape = _compile(recipe)
+    rec = recipe.record()
+    program, tape = _compile_record(rec, None)
     solver = recipe.solver
     order = int(-(-solver.order // 1)) if isinstance(solver.order, (int, float)) else 1
     times = frozen(np.array(recipe.times))
     empty = Plan(solver.describe(), repr(recipe.process), recipe.predicts, order, times, (), (), 0,
-                 recipe.hooks, recipe, tape)
+                 recipe.hooks, recipe, tape, _planes(recipe, rec, tape))
     made = _with_stages(empty, program)
     for i, s in enumerate(made.stages):
         if not np.isfinite(s.coeffs).all():
@@ -414,6 +431,28 @@ def _compiled(recipe: Recipe) -> Plan:
             raise ValueError(f"{solver.key}: a coefficient of stage {i}, before {where}, is not finite; are "
                              "two times too close, or is alpha or sigma 0 where the formula divides by it?")
     return made
+
+
+def _planes(recipe: Recipe, rec: Recorder, tape: Tape) -> Planes | None:
+    """The tables of every group of elements, by the decisions that were taken for a typical one."""
+    groups = 1 if rec.statistics is None else prod(rec.statistics.shape)
+    if rec.statistics is None or groups == 1:
+        return None
+    again = recipe.record(times=recipe.times, exact=False, answers=tape.recorder)
+    program = compile_record(again, tape.compiler, natural=tape.natural, each=True)
+    stages, _, _ = assemble(program, lambda v: v)
+    tables = []
+    for stage in stages:
+        table = np.zeros((groups, len(stage.outputs), len(stage.inputs) + len(stage.draws)))
+        for j, row in enumerate(stage.exact):
+            for i, v in enumerate(row):
+                table[:, j, i] = v
+        tables.append(frozen(table))
+    if not all(np.isfinite(table).all() for table in tables):
+        raise ValueError(f"{recipe.solver.key}: no plan fits all elements alike; are two times close? "
+                         "Some have l of exactly 1, others not, which none with a trajectory takes: "
+                         "move it a little, or take statistics of larger groups of elements")
+    return Planes(rec.statistics.shape, tuple(tables))
 
 
 def _with_stages(plan: Plan, program: Program) -> Plan:

@@ -17,6 +17,7 @@ from .math import Number, plain
 from .number import Real, value
 from .predict import convert, input_scale
 from .process import Node
+from .statistics import Curves, ModelStatistics
 
 Clock: TypeAlias = "Number | str"
 Span = tuple[float, float, float | str]  # time from, time to, clock
@@ -107,11 +108,13 @@ class Recorder:
     steps: int = 0
     column: int = 0
     data: Form | None = None  # the newest data prediction
+    statistics: ModelStatistics | None = None  # whose coefficients are planes, if any are
 
     def __post_init__(self) -> None:
         self.input = self._atom(INPUT)
         self.x: Form = self._unit(self.input)
         self._consts: dict[str, int] = {}
+        self._made: Curves | None = None
         self.given_atoms: dict[str, int] = {}
         self._replay: Iterator[bool] | None = None if self.answers is None else iter(self.answers)
 
@@ -187,8 +190,22 @@ class Recorder:
                 return form
         return self._unit(self._name(form))
 
+    def planes(self, statistics: ModelStatistics) -> Curves:
+        """Numbers for each group of elements. Which coefficients there are is found with one element that
+        stands for all."""
+        if self.statistics not in (None, statistics):
+            raise ValueError("a plan has planes of one set of statistics, got two")
+        self.statistics = statistics
+        return statistics.typical if self.exact else self._curves(statistics)
+
+    def _curves(self, statistics: ModelStatistics) -> Curves:
+        if self._made is None:
+            self._made = statistics.curves()
+        return self._made
+
     def const(self, name: str) -> Form:
-        """A tensor that is given once and always there (an endpoint, a mean)."""
+        """A tensor that is given once and always there (an endpoint, a mean). "ones" is had without being
+        given."""
         if name not in self._consts:
             self._consts[name] = self._atom(CONST, name)
         return self._unit(self._consts[name])

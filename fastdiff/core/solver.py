@@ -9,13 +9,13 @@ Shared rules, all exact limits:
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal
 
 from .math import Number, expm1, plain, sqrt
-from .process import Node
+from .process import Node, Process
 from .registry import Registry
 
 solvers: Registry[Solver] = Registry(
@@ -47,6 +47,8 @@ class Solver:
     linear: bool = True  # False where a step asks an operator (`p.call`)
     order: Any = 1  # of the ODE method with exact history; weak order of an SDE method
     adaptive: bool = False  # it chooses its steps while it runs, see fastdiff.core.adaptive
+    kinds: ClassVar[tuple[str, ...]] = ("gaussian",)  # of processes that it steps
+    operators: Mapping[str, Callable[..., Any]] = {}  # name -> fn(*tensors, t=, params=), for `p.call`
     memory: ClassVar[int] = 0  # entries of `past` that a step of order q wants beyond q - 1
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -150,6 +152,12 @@ class Multistep(Solver):
     def single(self, p: Any, s: Node, t: Node, past: Past, q: int) -> Past:
         """One singlestep step of order q that leaves this solver's kind of history."""
         raise TypeError(f"{type(self).__name__} does not define single(p, s, t, past, q)")
+
+
+def check_kind(solver: Solver, process: Process) -> None:
+    if process.kind not in solver.kinds:
+        raise ValueError(f"solver {solver.key!r} steps {' and '.join(solver.kinds)} processes, "
+                         f"{process!r} is {process.kind}")
 
 
 def depart(p: Any, s: Node, t: Node) -> Past:

@@ -1,6 +1,7 @@
 """Stages: what a plan is made of, and how a compiled program is given its registers."""
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -57,6 +58,27 @@ class Stage:
     @property
     def alive(self) -> int:
         return len({*self.carried, *(self.call.args if self.call else ())})
+
+
+@dataclass(frozen=True, eq=False)
+class Planes:
+    """Coefficients for each group of elements: tables (groups, outputs, inputs + draws), one per stage.
+
+    shape: of the groups, () or a sample's axes, each of its size or 1
+    """
+
+    shape: tuple[int, ...]
+    tables: tuple[np.ndarray, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        packed = [base64.b64encode(t.astype("<f8").tobytes()).decode() for t in self.tables]
+        return {"shape": self.shape, "sizes": [t.shape for t in self.tables], "tables": packed}
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Planes:
+        pairs = zip(data["tables"], data["sizes"], strict=True)
+        tables = (np.frombuffer(base64.b64decode(t), "<f8").reshape(size) for t, size in pairs)
+        return Planes(tuple(data["shape"]), tuple(map(frozen, tables)))
 
 
 def assemble(

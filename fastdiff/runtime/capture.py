@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..noise.seeds import resolve
-from .checks import check_x
+from .checks import check_consts, check_x
 from .executor import Executor
 from .run import Run
 
@@ -20,6 +20,7 @@ class CapturedSampler:
     def __init__(self, executor: Executor, x: Tensor, cond: dict[str, Any], noise: Any = None):
         self.executor, self.noise = executor, noise
         self.x = x.clone(memory_format=torch.contiguous_format)
+        self.registers = {0: self.x, **check_consts(executor.plan, None, self.x)}
         self.rng = resolve(0, x.shape[0], x.device)
         self.cond = {k: v.clone() if isinstance(v, Tensor) else v for k, v in cond.items()}
         side = torch.cuda.Stream(x.device)
@@ -34,7 +35,7 @@ class CapturedSampler:
 
     def _run(self) -> Tensor:
         with torch.no_grad():
-            run = Run(self.executor, {0: self.x}, self.rng, self.cond, noise=self.noise)
+            run = Run(self.executor, self.registers, self.rng, self.cond, noise=self.noise)
             run.go(0, len(self.executor.plan.stages))
         return run.registers[self.executor.plan.out]
 

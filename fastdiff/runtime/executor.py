@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,13 @@ class Tables:
     def __init__(self, plan: Plan):
         # not the plan itself: the entry it keys would never die
         self.solver, self.predicts, self.hooks = plan.solver, plan.predicts, plan.hooks
-        self.stages, self.kinds = plan.stages, plan.kinds
+        self.stages, self.kinds, self.planes = plan.stages, plan.kinds, plan.planes
+        # (outputs, inputs + draws), or of every group of elements
+        self.exact = plan.coeffs if plan.planes is None else plan.planes.tables
         self.places: dict[int, Place] = {}
         self.coeffs: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
         self.programs: dict[torch.dtype, Any] = {}
-        sizes = [float(np.abs(s.coeffs).max(initial=0)) for s in plan.stages]
+        sizes = [float(np.abs(a).max(initial=0)) for a in self.exact]
         self.worst = max(range(len(sizes)), key=sizes.__getitem__)
         self.largest = sizes[self.worst]
 
@@ -58,7 +61,8 @@ class Tables:
     def _make(self, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
         # a stage of draws alone reads a zero, so that it has a batch
         padded = (
-            np.pad(s.coeffs, ((0, 0), (1, 0))) if s.draws and not s.inputs else s.coeffs for s in self.stages
+            np.pad(a, (*[(0, 0)] * (a.ndim - 1), (1, 0))) if s.draws and not s.inputs else a
+            for s, a in zip(self.stages, self.exact, strict=True)
         )
         made = [torch.tensor(a, dtype=dtype).to(device) for a in padded]
         if route(()) == EAGER:  # under a mode or torch.func they are no plain tensors
@@ -72,7 +76,7 @@ class Tables:
         return self.programs[dtype]
 
     def _straight(self) -> bool:
-        if any(kind.startswith("const") for kind in self.kinds):
+        if self.planes is not None or any(kind.startswith("const") for kind in self.kinds):
             return False
         for s in self.stages:
             plain = (
@@ -141,6 +145,16 @@ def tables_of(plan: Plan) -> Tables:
     return found
 
 
+def index_of(shape: tuple[int, ...], x: Tensor) -> Tensor:
+    """Which group each element of a sample belongs to, (1, K) int32: element e is in that of e // (E / K)."""
+    sample = tuple(x.shape[1:])
+    if len(shape) != len(sample) or any(a not in (1, b) for a, b in zip(shape, sample, strict=False)):
+        raise ValueError(f"the solver's statistics are of samples {shape}, x has samples {sample}")
+    whole = next((i for i in range(len(shape), 0, -1) if shape[i - 1] != 1), 0)  # what follows is one group
+    groups = torch.arange(prod(shape), dtype=torch.int32).reshape(shape[:whole])
+    return groups.expand(sample[:whole]).reshape(1, -1).to(x.device)
+
+
 class Executor:
     """A plan made ready for one shape, dtype and device."""
 
@@ -152,6 +166,7 @@ class Executor:
         self.tables = tables_of(plan)
         self.tables.check(self.arithmetic)
         self.tables.of(self.arithmetic, self.device)
+        self.index = None if plan.planes is None else index_of(plan.planes.shape, x)
         self.random = plan.stochastic or any(c.kind != "net" for c in plan.calls)
         self.buffers: list[dict[int, Tensor]] = []  # sets not in use; a run takes one and puts it back
         # the loop in C++ takes plain CPU tensors; a network that has proved too odd for it is spared it

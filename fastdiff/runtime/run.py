@@ -228,8 +228,8 @@ class Run:
             made = self._launch(T, A, noise, outs)
         else:  # one output at a time; the compiler lets no such stage write over what it reads
             made = [
-                self._row(T, A[j : j + 1], noise, None if outs is None else outs[j : j + 1])
-                for j in range(len(A))
+                self._row(T, A[..., j : j + 1, :], noise, None if outs is None else outs[j : j + 1])
+                for j in range(A.shape[-2])
             ]
         regs.update(zip(stage.outputs, made, strict=True))
 
@@ -252,7 +252,15 @@ class Run:
         if outs is None and dtype is None:
             dtype = e.dtype
         return linear_step(
-            T, A, rng=self.rng, draws=draws, streams=streams, dtype=dtype, out=outs, backend=e.backend
+            T,
+            A,
+            index=e.index,
+            rng=self.rng,
+            draws=draws,
+            streams=streams,
+            dtype=dtype,
+            out=outs,
+            backend=e.backend,
         )
 
     def _row(
@@ -264,9 +272,9 @@ class Run:
         parts += [([], noise[c : c + DRAWS], len(T) + c) for c in range(0, len(noise), DRAWS)]
         total: list[Tensor] = []
         for k, (some, drawn, first) in enumerate(parts):
-            table = A[:, first : first + len(some) + len(drawn)]
+            table = A[..., first : first + len(some) + len(drawn)]
             if k:
-                table = torch.cat([torch.ones_like(table[:, :1]), table], 1)
+                table = torch.cat([torch.ones_like(table[..., :1]), table], -1)
             end = (out, None) if k == len(parts) - 1 else (None, A.dtype)
             total = list(self._launch([*total, *some], table.contiguous(), drawn, *end))
         return total[0]
@@ -275,7 +283,12 @@ class Run:
         """An operator's output, in the dtype of the state."""
         args = [self.registers[r] for r in call.args]
         name = call.kind[5:]
-        act = self.e.denoiser.process.operators.get(name) or OPERATORS[name]
+        own = {} if self.plan.recipe is None else self.plan.recipe.solver.operators
+        act = own.get(name) or self.e.denoiser.process.operators.get(name) or OPERATORS.get(name)
+        if act is None:
+            raise ValueError(
+                f"a loaded plan has no operator {name!r} of its solver; compile it with fd.plan(...)"
+            )
         out = act(*args, t=call.t, params=call.params)
         if not isinstance(out, Tensor) or out.shape != args[0].shape or out.device != args[0].device:
             came = f"{tuple(out.shape)} on {out.device}" if isinstance(out, Tensor) else type(out).__name__

@@ -1,6 +1,7 @@
 """A solver made of another one, its `inner`: what the two share."""
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,6 +28,10 @@ class Wrapper(Solver):
     @cached_property
     def made(self) -> Solver:
         return solvers.make(self.inner) if isinstance(self.inner, str) else self.inner
+
+    @property
+    def operators(self) -> Mapping[str, Callable[..., Any]]:  # type: ignore[override]
+        return self.made.operators
 
     @property
     def order(self) -> Any:

@@ -77,6 +77,8 @@ def test_tables_differentiate_in_the_times(key: str, options: dict[str, Any]) ->
         times = small_grid(process, steps, predicts)
         if predicts == "velocity":
             times = 0.93 * times  # at t = 0.5 a velocity is a slope, which generic() refuses
+        if key == "rd-ddim":
+            times[1:-1] *= 0.97  # from t = 0.75 to 0.5 on the straight path its coefficient of x is 0
         p = plan(solver, process, times, predicts=predicts).generic()
         t = [
             torch.tensor(v, dtype=torch.float64, requires_grad=0 < i < steps)

@@ -164,6 +164,7 @@ REFERENCES = [
     (P.MeanReverting.irsde(), irsde),
     (P.OUVE(), ouve),
     (P.OUVE(0.0, 0.02, 3.0), lambda t: ouve(t, 0.0, 0.02, 3.0)),
+    (P.NonlinearSDE(), vp),
     (P.DiffusionBridge(), bridge(lambda t: vp(t, 0.1, 2.1), 1.0)),
     (P.DiffusionBridge(P.EDM()), bridge(lambda t: (mp.mpf(1), t), 80.0)),
 ]
