@@ -6,6 +6,7 @@ from .error_norm import error_norm
 from .linear_step import linear_step, linear_step_
 from .noise import noise
 from .normal import normal, uniform
+from .perturb import perturb
 
 __all__ = [
     "backends",
@@ -15,5 +16,6 @@ __all__ = [
     "linear_step_",
     "noise",
     "normal",
+    "perturb",
     "uniform",
 ]
