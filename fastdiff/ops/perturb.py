@@ -32,7 +32,15 @@ def stream_of(call: str, column: Any) -> int:
 
 def coefficient(call: str, name: str, c: Any, batch: int, like: Tensor, dtype: torch.dtype) -> Tensor:
     """c as a tensor (B,) of the arithmetic's dtype."""
-    if isinstance(c, (int, float)) and not isinstance(c, bool):
+    if (
+        type(c) is Tensor
+        and c.dtype is dtype
+        and c.dim() == 1
+        and c.shape[0] == batch
+        and c.device == like.device
+    ):
+        return c
+    if isinstance(c, (int, float)):
         return torch.full((batch,), float(c), dtype=dtype, device=like.device)
     _checks.tensor(call, name, c)
     if not c.is_floating_point():
@@ -82,7 +90,7 @@ def perturb(
         if (t is None) != (c is None):
             there, absent = (name, factor) if c is None else (factor, name)
             _checks.say(call, absent, f"is missing but {there} is given", "both or neither")
-        if t is not None:
+        if t is not None and c is not None:
             _checks.tensor(call, name, t)
             registers.append(t)
             weights.append((factor, c))
@@ -90,22 +98,15 @@ def perturb(
     wide = torch.float64 in (dtype, *(t.dtype for t in registers))
     arithmetic = torch.float64 if wide else torch.float32
     columns = [coefficient(call, name, c, batch, x0, arithmetic) for name, c in (*weights, ("s", s))]
-    A = torch.stack(columns, -1)[:, None]
-    if noise:
-        A = torch.cat([A, _unit(A)], 1)
+    if noise:  # a second row that copies the noise
+        zero, one = torch.zeros_like(columns[-1]), torch.ones_like(columns[-1])
+        A = torch.stack([*columns, *[zero] * len(registers), one], -1).view(batch, 2, len(columns))
+    else:
+        A = torch.stack(columns, -1)[:, None]
     if all(t.dim() and t.shape[0] == 1 for t in registers) and batch != 1:
         registers[0] = registers[0].expand(batch, *registers[0].shape[1:])
-    results = linear_step(
-        registers, A, rng=rng, draws=[draw], streams=[stream], dtype=dtype, backend=backend
-    )
+    results = linear_step(registers, A, rng=rng, draws=[draw], streams=[stream], dtype=dtype, backend=backend)
     return (results[0], results[1]) if noise else results[0]
-
-
-def _unit(A: Tensor) -> Tensor:
-    """Rows that copy the last column."""
-    row = torch.zeros_like(A)
-    row[..., -1] = 1.0
-    return row
 
 
 def _composite(
