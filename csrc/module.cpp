@@ -3,7 +3,7 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
-#include "check.h"
+#include "bind_sums.h"
 #include "core/philox.h"
 #include "cpu/dispatch.h"
 #include "program.h"
@@ -91,6 +91,11 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
         py::arg("coefs"), py::arg("scale"));
   m.def("error_norm_", &error_norm, py::arg("E"), py::arg("C"), py::arg("a"), py::arg("b"), py::arg("atol"),
         py::arg("rtol"), py::arg("norm"), py::arg("work"), py::arg("out"));
+  fd::bind_sums(m, fd::dl::kCpu, 0, [](const auto& s, const fd::check::Place&, const char*) {
+    if (fd::cpu::small(s.B * s.E)) return fd::cpu::run(s);
+    const py::gil_scoped_release released;
+    fd::cpu::run(s);
+  });
   m.def("huge_pages", &huge_pages, py::arg("t"));
   m.def("isa", &fd::cpu::isa);
   m.def("isas", &fd::cpu::isas);

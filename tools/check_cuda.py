@@ -26,6 +26,7 @@ THREADS, MOST_REGISTERS = 256, 128  # of a block; two blocks on a multiprocessor
 REGISTERS, RESIDENT = 65536, 2048  # of a multiprocessor, and its threads
 FUSED, FLUSHING = "FFMA|DFMA", r"[FH]\w+.*\.FTZ"
 DTYPES = ("float32", "float16", "bfloat16")
+SUMS = ("regression_loss", "dots", "gaussian_kl")
 
 
 @dataclass
@@ -72,6 +73,8 @@ class Kernel:
                     found.append(f"has {self.count(pattern)} {what} of 16 bytes, fewer than {least}")
             if self.count(r"STG\.E$|STG\.E\.(64|U16|U8)"):
                 found.append("stores less than 16 bytes at a time")
+        if self.name.startswith(SUMS) and "end" not in self.name and not self.count("LDG.E.128"):
+            found.append("has no load of 16 bytes")
         return found
 
 
@@ -104,6 +107,9 @@ def describe(mangled: str) -> tuple[str, tuple[int, ...] | None]:
     if m := re.search(r"norm_(chunk|end)I([fd])?Lb(\d)E", mangled):
         kind = f", float{32 if m[2] == 'f' else 64}" if m[2] else ", end"
         return f"norm, {'max' if m[3] == '1' else 'rms'}{kind}", None
+    if m := re.search(r"(loss|dots|kl)_(chunk|end)I?([fd])?", mangled):
+        kind = {"f": ", float32", "d": ", float64", None: ""}[m[3]] if m[2] == "chunk" else ", end"
+        return {"loss": "regression_loss", "dots": "dots", "kl": "gaussian_kl"}[m[1]] + kind, None
     if m := re.search(r"fill_(noise|positions)", mangled):
         return {"noise": "fill", "positions": "fill, mapped"}[m[1]], None
     return mangled, None

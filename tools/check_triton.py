@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import triton
+import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from fastdiff.ops.noise import PARAMETERS
-from fastdiff.ops.triton import brownian, error_norm, linear_step, noise, normal
+from fastdiff.ops.triton import brownian, error_norm, linear_step, noise, normal, sums
 from fastdiff.ops.triton._launch import OPTIONS
 
 ALIGNED = [["tt.divisibility", 16]]
@@ -67,6 +68,53 @@ def norm(inputs: tuple[str, ...], largest: bool, wide: str = "fp32") -> Any:
 def norm_end(largest: bool) -> Any:
     signature = {"work": "*fp64", "out": "*fp32", "E": "i64", "chunks": "i64"}
     return error_norm.end_kernel, signature, {"LARGEST": largest, "BLOCK": 1024, "LEVELS": 10}, []
+
+
+def loss(
+    inputs: tuple[str, ...], rho: str, *, noise: int = 0, masked: bool = False, wide: str = "fp32"
+) -> Any:
+    d = inputs[0]
+    signature: dict[str, Any] = {"pred": f"*{d}", "T": tuple(f"*{k}" for k in inputs[1:]), "C": f"*{wide}"}
+    signature |= {"w": f"*{wide}", "mask": f"*{d}", "rng": "*i64", "work": "*fp64", "slope": f"*{d}"}
+    signature |= {"limits": "*fp64", **{k: "i64" for k in ("E", "chunks", "C_step", "mask_step")}}
+    signature |= {"d0": "i32", "s0": "i32"}
+    constants = {"N_IN": len(inputs) - 1, "N_NOISE": noise, "CONSTANT": 0, "RHO": sums.RHO[rho]}
+    constants |= {"WEIGHTED": True, "MASKED": masked, "SLOPE": True, "BLOCK": 1024, "LEVELS": 10}
+    aligned = [(0,), *((1, i) for i in range(len(inputs) - 1)), (4,), (7,), (9,), (12,)]
+    return sums.loss_kernel, signature, constants, aligned
+
+
+def dots(inputs: tuple[str, ...], *, noise: int = 0, rows: int = 0, wide: str = "fp32") -> Any:
+    signature: dict[str, Any] = {"T": tuple(f"*{k}" for k in inputs), "R": f"*{wide}", "rng": "*i64"}
+    signature |= {"work": "*fp64", **{k: "i64" for k in ("E", "chunks", "R_step")}}
+    signature |= {f"{k}{c}": "i32" for k in "ds" for c in range(4)}
+    last = rows - 1 if rows else len(inputs)
+    constants: dict[str, Any] = {"PAIRS": (0, 0, 0, last), "SIZES": 2, "NEEDED": -1, "N_IN": len(inputs)}
+    constants |= {"N_NOISE": noise, "ROWS": rows, "CONSTANT": 0, "BLOCK": 1024, "LEVELS": 10}
+    constants |= {"REAL": tl.float64 if wide == "fp64" else tl.float32}
+    return sums.dots_kernel, signature, constants, [*((0, i) for i in range(len(inputs))), (4,)]
+
+
+def kl(d: str, *, learned: bool, bins: bool) -> Any:
+    signature: dict[str, Any] = {k: f"*{d}" for k in ("pred", "var", "x0", "xt")}
+    signature |= {"C": "*fp64", "is_bin": "*i32", "w": "*fp64", "limits": "*fp64", "work": "*fp64"}
+    signature |= {"by_pred": f"*{d}", "by_var": f"*{d}", "E": "i64", "chunks": "i64"}
+    constants = {"LEARNED": learned, "BINS": bins, "WEIGHTED": True, "BY_PRED": True, "BY_VAR": learned}
+    aligned = [(k,) for k in (0, 1, 2, 3, 9, 10, 11)]
+    return sums.kl_kernel, signature, constants | {"BLOCK": 1024, "LEVELS": 10}, aligned
+
+
+def sums_end(root: bool, total: bool) -> Any:
+    signature = {"work": "*fp64", "out": "*fp32", "w": "*fp32", "limits": "*fp64", "total": "*fp64"}
+    signature |= {"weights": "*fp64", "chunks": "i64", "weights_step": "i64"}
+    constants = {
+        "SUMS": 2 if total else 1,
+        "EMPTY": False,
+        "OUT": not total,
+        "WEIGHTED": not total,
+        "ROOT": root,
+    }
+    return sums.end_kernel, signature, constants | {"TOTAL": total, "BLOCK": 1024, "LEVELS": 10}, []
 
 
 def law(family: str, boost: int) -> Any:
@@ -117,6 +165,19 @@ def variants() -> Iterator[tuple[str, Any]]:
         yield f"norm {what} fp32 + bf16", norm(("fp32", "bf16"), largest)
         yield f"norm {what} fp64", norm(("fp64",), largest, "fp64")
         yield f"norm {what}, end", norm_end(largest)
+    for rho in sums.RHO:
+        yield f"loss {rho} fp32, noise made", loss(("fp32",) * 2, rho, noise=1)
+    for d in ("bf16", "fp16"):
+        yield f"loss l2 {d}, noise read, masked", loss((d,) * 3, "l2", masked=True)
+    yield "loss l2 fp64", loss(("fp64",) * 2, "l2", noise=1, wide="fp64")
+    yield "dots fp32 + bf16, noise", dots(("fp32", "bf16"), noise=1)
+    yield "dots fp32, rows", dots(("fp32",) * 3, noise=1, rows=2)
+    yield "dots fp64", dots(("fp64",) * 2, wide="fp64")
+    yield "kl fp32", kl("fp32", learned=False, bins=False)
+    yield "kl bf16, learned, bins", kl("bf16", learned=True, bins=True)
+    yield "sums, end", sums_end(False, False)
+    yield "sums, end, root", sums_end(True, False)
+    yield "sums, end, total", sums_end(False, True)
 
 
 def compiled(variant: Any, capability: int, options: dict[str, Any] = OPTIONS) -> str:
@@ -134,6 +195,7 @@ def faults(ptx: str) -> list[str]:
     stores = bool(re.search(r"st\.global\.(v4\.b32|v2\.b64)", ptx))
     # a norm stores one number for a chunk, and its end reads few
     loads, stores = loads or "end_kernel" in ptx, stores or "chunk_kernel" in ptx or "end_kernel" in ptx
+    stores = stores or "dots_kernel" in ptx
     return found + ["no 128-bit load"] * (not loads) + ["no 128-bit store"] * (not stores)
 
 

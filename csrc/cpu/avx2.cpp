@@ -1,5 +1,8 @@
 #define FD_ISA avx2
 #include "brownian.inl"
 #include "fill.inl"
+#include "dots.inl"
+#include "kl.inl"
+#include "loss.inl"
 #include "norm.inl"
 #include "step.inl"

@@ -8,12 +8,10 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
-#if defined(__SSE2__)
-#include <xmmintrin.h>
-#endif
 #include "kernels.h"
 #include "ladder.h"
 #include "pool.h"
+#include "tree.h"
 
 namespace fd::cpu {
 namespace {
@@ -67,23 +65,6 @@ std::atomic<const Set*>& current() {
   return c;
 }
 
-// Flush-to-zero or another rounding, which torch.set_flush_denormal or a library may have left on, would
-// change the bits.
-struct Ieee {
-#if defined(__SSE2__)
-  const unsigned before = _mm_getcsr();
-  static constexpr unsigned kModes = 0xe040;  // flush to zero, rounding, denormals are zero
-  Ieee() {
-    if (before & kModes) _mm_setcsr(before & ~kModes);
-  }
-  ~Ieee() {
-    if (before & kModes) _mm_setcsr(before);
-  }
-#else
-  Ieee() {}
-#endif
-};
-
 constexpr int64_t kChunk = 4096;       // groups: fixed, though no result depends on it
 constexpr int64_t kPathChunk = 512;    // of a path, where each costs as much as ten of the others
 constexpr int64_t kAlone = 64 * 1024;  // elements below which one thread is the quicker
@@ -125,20 +106,6 @@ void run_norm(const void* p, int64_t i) {
   t.range(*t.job, i * kNormTask, std::min(t.groups, (i + 1) * kNormTask));
 }
 
-// What is left of n partial results after joining them by chunks
-template <bool kLargest>
-double join_all(double* x, int64_t n) {
-  for (; n > 1; n = chunks_of(n))
-    for (int64_t c = 0; c < chunks_of(n); ++c) {
-      double chunk[kNormChunk] = {};
-      std::copy(x + c * kNormChunk, x + std::min(n, (c + 1) * kNormChunk), chunk);
-      for (int half = kNormChunk / 2; half; half /= 2)
-        for (int l = 0; l < half; ++l) chunk[l] = join<kLargest>(chunk[l], chunk[l + half]);
-      x[c] = chunk[0];
-    }
-  return x[0];
-}
-
 template <bool kLargest>
 void finish(const Norm& n) {
   const Ieee ieee;
@@ -155,6 +122,8 @@ std::vector<std::string> isas() {
   for (const Set& s : sets()) names.emplace_back(s.name);
   return names;
 }
+
+int level() { return static_cast<int>(current().load(std::memory_order_relaxed) - sets().data()); }
 
 void set_isa(const std::string& name) { current().store(&find(name)); }
 

@@ -19,5 +19,8 @@ Kernel& fill_kernel(bool mapped);
 Kernel& brownian_kernel(bool area);
 Kernel& norm_kernel(bool wide, bool largest);
 Kernel& norm_finish(bool largest);
+Kernel& loss_kernel(bool wide, bool end);  // of (Loss, chunks, whether all begins on vectors), as the next two
+Kernel& dots_kernel(bool wide, bool end);
+Kernel& kl_kernel(bool end);
 
 }  // namespace fd::cuda

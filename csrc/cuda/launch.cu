@@ -122,6 +122,60 @@ void run(const Norm& call, int device, void* stream) {
   go(norm_finish(n.largest), n.B, "launch of a norm's end");
 }
 
+namespace {
+
+bool on_vectors(const Terms& t) {
+  bool all = true;
+  for (int i = 0; i < t.n_in; ++i) all = all && reinterpret_cast<uintptr_t>(t.in[i]) % 16 == 0;
+  return all;
+}
+template <class... P>
+bool on_vectors(const Sums& s, P... p) {  // null begins there too
+  return s.E % 4 == 0 && ((reinterpret_cast<uintptr_t>(p) % 16 == 0) && ...);
+}
+
+// A block of threads for each chunk, then one for each sample
+template <class Job>
+void run_sums(const Job& call, bool aligned, Kernel& chunk, Kernel& end, size_t shared, int device, void* stream) {
+  if (call.B == 0) return;
+  const OnDevice here(device);
+  Job job = call;
+  int64_t chunks = chunks_of(job.E);
+  void* arguments[] = {&job, &chunks, &aligned};
+  const auto go = [&](Kernel& k, int64_t wanted, size_t bytes, const char* what) {
+    const int64_t most = int64_t(multiprocessors(device)) * resident(k) * kBlocks;
+    if (bytes > 32768)
+      check(cudaFuncSetAttribute(k.address, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+            "shared memory for so many rows");
+    check(cudaLaunchKernel(k.address, dim3(static_cast<unsigned>(std::min(wanted, most))), dim3(kThreads),
+                           arguments, bytes, static_cast<cudaStream_t>(stream)),
+          what);
+  };
+  if (job.E) go(chunk, job.B * chunks, shared, "launch of sums");
+  go(end, job.B, 0, "launch of the end of sums");
+}
+
+}  // namespace
+
+void run(const Loss& s, int device, void* stream) {
+  const bool aligned = on_vectors(s.terms) && on_vectors(s, s.pred, s.mask, s.slope);
+  run_sums(s, aligned, loss_kernel(s.wide, false), loss_kernel(s.wide, true), 0, device, stream);
+}
+
+void run(const Dots& s, int device, void* stream) {
+  bool needed[kMaxVectors] = {};
+  size_t rows = 0;
+  for (int p = 0; p < s.n; ++p)
+    for (const int i : {s.first[p], s.second[p]}) rows += !needed[i], needed[i] = true;
+  run_sums(s, on_vectors(s.terms) && on_vectors(s), dots_kernel(s.wide, false), dots_kernel(s.wide, true),
+           rows * kNormChunk * (s.wide ? 8 : 4), device, stream);
+}
+
+void run(const Kl& s, int device, void* stream) {
+  const bool aligned = on_vectors(s, s.in[0], s.in[1], s.in[2], s.in[3], s.slope[0], s.slope[1]);
+  run_sums(s, aligned, kl_kernel(false), kl_kernel(true), 0, device, stream);
+}
+
 int device_count(std::string& why) {
   int n = 0;
   const cudaError_t e = cudaGetDeviceCount(&n);

@@ -1,7 +1,7 @@
 // Between the Python module and the kernels: nothing of pybind11 beyond this line, nothing of CUDA before it.
 #pragma once
 #include <string>
-#include "../step.h"
+#include "../sums.h"
 
 namespace fd::cuda {
 
@@ -11,6 +11,9 @@ void run(const Step& s, int device, void* stream);
 void run(const Fill& f, int device, void* stream);
 void run(const Brownian& p, int device, void* stream);
 void run(const Norm& n, int device, void* stream);
+void run(const Loss& s, int device, void* stream);
+void run(const Dots& s, int device, void* stream);
+void run(const Kl& s, int device, void* stream);
 
 int device_count(std::string& why);  // 0, and why, where there is no driver
 

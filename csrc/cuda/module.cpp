@@ -2,7 +2,7 @@
 // loads without a driver.
 #include <pybind11/stl.h>
 #include <tuple>
-#include "../check.h"
+#include "../bind_sums.h"
 #include "launch.h"
 
 namespace py = pybind11;
@@ -79,5 +79,10 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
         py::arg("coefs"), py::arg("scale"));
   m.def("error_norm_", &error_norm, py::arg("E"), py::arg("C"), py::arg("a"), py::arg("b"), py::arg("atol"),
         py::arg("rtol"), py::arg("norm"), py::arg("work"), py::arg("out"));
+  fd::bind_sums(m, fd::dl::kCuda, -1, [](const auto& s, const fd::check::Place& place, const char* call) {
+    void* queue = stream_of(place.index, call);
+    const py::gil_scoped_release released;
+    fd::cuda::run(s, place.index, queue);
+  });
   m.def("device_count", &device_count, "(number, \"\") or (0, why there is none)");
 }

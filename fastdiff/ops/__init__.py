@@ -2,18 +2,27 @@
 
 from ._backends import usable as backends
 from .brownian import brownian
+from .dots import dots, dots_
 from .error_norm import error_norm
+from .gaussian_kl import gaussian_kl
 from .linear_step import linear_step, linear_step_
 from .noise import noise
 from .normal import normal, uniform
+from .perturb import perturb
+from .regression_loss import regression_loss
 
 __all__ = [
     "backends",
     "brownian",
+    "dots",
+    "dots_",
     "error_norm",
+    "gaussian_kl",
     "linear_step",
     "linear_step_",
     "noise",
     "normal",
+    "perturb",
+    "regression_loss",
     "uniform",
 ]

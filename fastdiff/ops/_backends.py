@@ -7,7 +7,7 @@
 
 All give the same bits. None means the first of cpu, cuda, triton, reference that serves the tensors' device;
 a backend asked for by name runs or raises. Each has the same kernels (`linear_step_`, `fill_`, `brownian_`,
-`error_norm_`), called alike.
+`error_norm_`, `dots_`, `regression_loss_`, `gaussian_kl_`), called alike.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from .._version import __version__
-from . import _reference
+from . import _reference, _reference_sums
 
 NAMES = ("cpu", "cuda", "triton", "reference")
 
@@ -55,7 +55,8 @@ for _module in (_C, _cuda):
         _admit(_module)
 
 
-_CPU = {name: getattr(_C, name) for name in ("linear_step_", "fill_", "brownian_")}
+_COMPILED = ("linear_step_", "fill_", "brownian_", "dots_", "regression_loss_", "gaussian_kl_")
+_CPU = {name: getattr(_C, name) for name in _COMPILED}
 
 
 def _interpreted() -> bool:
@@ -135,4 +136,6 @@ def kernel(backend: str, name: str) -> Callable[..., Any]:
     """The kernel `name` of a backend."""
     if backend == "triton":
         return getattr(importlib.import_module("fastdiff.ops.triton"), name)
-    return getattr({"reference": _reference, "cpu": _C, "cuda": _cuda}[backend], name)
+    if backend == "reference":
+        return getattr(_reference if hasattr(_reference, name) else _reference_sums, name)
+    return getattr({"cpu": _C, "cuda": _cuda}[backend], name)

@@ -79,11 +79,16 @@ class Derivative:
     backward(a, notes, wanted, grads)
                             gradients by argument name, a list for a list; grads: None for an unused output
     jvp(a, tangents)        the outputs' tangents; tangents is like a, None where there is none
+    outputs                 how many outputs are differentiable, where not all are. Those behind are worked
+    out
+                            for backward, whose grads then are the gradients of these and behind them all
+                            outputs
     """
 
     keep: Callable[[Any, Any], tuple[Any, Any]]
     backward: Callable[[Any, Any, Any, Sequence[Tensor | None]], dict[str, Any]]
     jvp: Callable[[Any, Any], Sequence[Tensor]]
+    outputs: int | None = None
 
 
 class Op:
@@ -222,19 +227,29 @@ class _Function(torch.autograd.Function):
         wanted = call.fill(ctx.needs_input_grad[1:])
         kept, call.notes = call.op.derivative.keep(a, wanted)  # type: ignore[union-attr]
         call.args = wanted  # the graph holds no tensor but the saved ones
-        ctx.save_for_backward(*call.op.flatten(kept)[0])
         if call.moves:
             ctx.save_for_forward(*leaves)
         if call.modes is None:
-            return tuple(call.run(*a))
-        # outer levels of torch.func record too: give them the modes that this Function has just switched off
-        with torch.set_grad_enabled(call.modes[0]), forward_ad._set_fwd_grad_enabled(call.modes[1]):
-            return tuple(call.run(*a))
+            y = tuple(call.run(*a))
+        else:
+            # outer levels of torch.func record too: give them the modes that this Function has just switched
+            # off
+            with torch.set_grad_enabled(call.modes[0]), forward_ad._set_fwd_grad_enabled(call.modes[1]):
+                y = tuple(call.run(*a))
+        first = call.op.derivative.outputs  # type: ignore[union-attr]
+        if first is None:
+            ctx.save_for_backward(*call.op.flatten(kept)[0])
+        else:
+            ctx.mark_non_differentiable(*y[first:])
+            ctx.save_for_backward(*call.op.flatten(kept)[0], *y)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         call = ctx.call
         saved = ctx.saved_tensors if call.modes is None else [alive(t) for t in ctx.saved_tensors]
+        if call.op.derivative.outputs is not None:
+            grads = (*grads[: call.op.derivative.outputs], *saved[len(ctx.needs_input_grad) - 1 :])
         found = call.op.derivative.backward(
             call.fill(saved), call.notes, call.fill(ctx.needs_input_grad[1:]), grads
         )

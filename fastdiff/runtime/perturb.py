@@ -1,6 +1,6 @@
 """perturb: x_t = alpha(t) x0 + sigma(t) xi for a batch, each sample at its own time.
 
-One linear_step with per-sample coefficients; xi comes from the training stream and is made again, not read.
+The op of the same name with the process's coefficients; xi comes from the training stream.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from torch import Tensor
 
 from ..core.process import Process
 from ..noise.seeds import resolve
-from ..noise.streams import TRAINING
-from ..ops.linear_step import linear_step
-from ..ops.normal import normal
+from ..ops.perturb import perturb as op
 from .checks import check_x
 from .denoiser import const_of
 
@@ -50,15 +48,14 @@ def perturb(
             f"perturb: t must lie in [{low:g}, {high:g}], got {times.min():g} .. {times.max():g}"
         )
     rng = resolve(seeds, batch, x0.device)
-    tensors, weights = [x0], [process.alpha, process.sigma]
+    weights = [process.alpha, process.sigma]
     if process.const is not None:
-        tensors.append(const_of(process, consts, "perturb"))
-        weights.insert(1, process.offset)
-    columns = np.stack([np.broadcast_to(f(times), (batch,)) for f in weights], -1)
+        weights.append(process.offset)
+    table = np.stack([np.broadcast_to(f(times), (batch,)) for f in weights], -1)
     wide = torch.float64 if x0.dtype == torch.float64 else torch.float32
-    A = torch.as_tensor(columns[:, None, :]).to(x0.device, wide).contiguous()
-    (x_t,) = linear_step(tensors, A, rng=rng, draws=[draw], streams=[TRAINING], backend=backend)
-    return x_t, normal(x0.shape, rng, draw, TRAINING, dtype=x0.dtype, backend=backend)
+    a, s, *k = torch.as_tensor(table).to(x0.device, wide).unbind(-1)
+    pull = {"mu": const_of(process, consts, "perturb"), "k": k[0]} if k else {}
+    return op(x0, a, s, rng, **pull, draw=draw, noise=True, backend=backend)  # type: ignore[return-value]
 
 
 def _times(t: Any) -> np.ndarray:

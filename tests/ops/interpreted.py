@@ -9,7 +9,20 @@ import pytest
 import torch
 
 from fastdiff.noise import Seeds, resolve
-from fastdiff.ops import backends, brownian, error_norm, linear_step, noise, normal, uniform
+from fastdiff.ops import (
+    backends,
+    brownian,
+    dots,
+    dots_,
+    error_norm,
+    gaussian_kl,
+    linear_step,
+    noise,
+    normal,
+    perturb,
+    regression_loss,
+    uniform,
+)
 from fastdiff.ops._tree import ladder
 
 F32, F16, BF16, F64 = torch.float32, torch.float16, torch.bfloat16, torch.float64
@@ -205,3 +218,82 @@ def test_error_norms(dtypes, norm, same_bits):
         C[2, 0] = 0.0
         args = {"atol": 0.01, "rtol": 0.05, "C": C, "norm": norm}
         same_bits(error_norm(E, a, b, **args, backend="triton"), error_norm(E, a, b, **args))
+
+
+SUMS = ((), (2,), (31, 7), (1024,), (1500,), (0,))
+
+
+def same_on_triton(f, same_bits):
+    """f(backend) -> tensors."""
+    for a, b in zip(f("triton"), f("cpu"), strict=True):
+        same_bits(a.detach(), b.detach())
+
+
+def test_perturb(same_bits):
+    x0, rng = torch.randn(3, 31), resolve(4, 3)
+    same_on_triton(
+        lambda k: perturb(x0, 0.5, torch.rand(1)[0] * 0 + 2, rng, noise=True, backend=k), same_bits
+    )
+
+
+@pytest.mark.parametrize("rho", ["l2", "l1", "huber", "pseudo_huber"])
+@pytest.mark.parametrize("dtype", [F32, BF16, F64])
+def test_regression_losses(rho, dtype, same_bits):
+    for shape in SUMS:
+        g = torch.Generator().manual_seed(sum(shape))
+        pred, x0, xt = (torch.randn(3, *shape, generator=g).to(dtype) for _ in range(3))
+        mask = torch.rand(1, *shape, generator=g) > 0.3
+        rng, w = resolve(4, 3), torch.tensor([0.0, 1.5, 0.3])
+        q = torch.tensor([1.0, 0.0, 2.0])
+
+        def f(backend):
+            y = pred.clone().requires_grad_()  # noqa: B023
+            loss = regression_loss(
+                y, x0, xt[:1], p=0.3, r=q, q=q, rng=rng, w=w, rho=rho, c=0.7 if "huber" in rho else None,  # noqa: B023
+                mask=mask if rho != "l1" else None, backend=backend,  # noqa: B023
+            )  # fmt: skip
+            return loss, *torch.autograd.grad(loss.sum(), y)
+
+        same_on_triton(f, same_bits)
+
+
+@pytest.mark.parametrize("dtypes", [(F32, F32), (F16, BF16), (F64, F32)])
+def test_dots(dtypes, same_bits):
+    pairs, options = [(0, 0), (0, 1), (2, 3), (4, 1)], {"kinds": ["dot", "l1", "dot", "dot"]}
+    for shape in SUMS:
+        g = torch.Generator().manual_seed(sum(shape))
+        T = [torch.randn(b, *shape, generator=g).to(d) for b, d in zip((3, 1), dtypes, strict=True)]
+        R = torch.randn(3, 5, 5, generator=g, dtype=F64 if F64 in dtypes else F32)
+        R[..., 2] = 0.0
+        options |= {"rng": resolve(4, 3), "draws": [0, 1], "streams": [0, 9]}
+        for rows in (None, R, R[0]):
+            same_on_triton(lambda k: [dots(T, pairs, rows=rows, **options, backend=k)], same_bits)  # noqa: B023
+
+        def total(backend):
+            x = torch.ones(3, dtype=F64)
+            dots_(x, torch.tensor([0.1, 2.0, 3.0, -1.0], dtype=F64), T, pairs, **options, backend=backend)  # noqa: B023
+            return [x]
+
+        same_on_triton(total, same_bits)
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16, F64])
+def test_gaussian_kls(dtype, same_bits):
+    for shape in SUMS:
+        g = torch.Generator().manual_seed(sum(shape))
+        x0 = torch.randint(0, 256, (3, *shape), generator=g) / 127.5 - 1
+        pred, xt, var = (torch.randn(3, *shape, generator=g).to(dtype) for _ in range(3))
+        for scale, learned in ((1.0, True), (1e-3, True), (30.0, False)):
+
+            def f(backend):
+                y, v = pred.clone().requires_grad_(), var.clone().requires_grad_()  # noqa: B023
+                bins = torch.tensor([False, True, True])
+                more = {"var": v, "high": -2.0, "bin": bins} if learned else {}  # noqa: B023
+                by_pred = torch.tensor([-0.3, -1.0, 0.0]) * scale  # noqa: B023
+                nats = gaussian_kl(
+                    y, x0, xt, by_xt=0.3, by_x0=1.0, by_pred=by_pred, low=-6.0,  # noqa: B023
+                    log_var=-3.0, w=torch.tensor([1.0, 2.0, 0.0]), **more, backend=backend,
+                )  # fmt: skip
+                return nats, *torch.autograd.grad(nats.sum(), (y, v) if learned else (y,))  # noqa: B023
+
+            same_on_triton(f, same_bits)

@@ -8,5 +8,6 @@ from .brownian import brownian_
 from .error_norm import error_norm_
 from .linear_step import linear_step_
 from .noise import fill_
+from .sums import dots_, gaussian_kl_, regression_loss_
 
-__all__ = ["brownian_", "error_norm_", "fill_", "linear_step_"]
+__all__ = ["brownian_", "dots_", "error_norm_", "fill_", "gaussian_kl_", "linear_step_", "regression_loss_"]
