@@ -12,6 +12,7 @@ it into the solver's step.
     edm       F in x0 = c_skip x/alpha + c_out F       Karras et al. 2022, arXiv:2206.00364, table 1
     slope     d(x/c) / d(sigma/c), c of Node.scale     what Euler integrates: eps, or eps - x0 if straight
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -53,6 +54,11 @@ def check_prediction(kind: str) -> str:
     return kind
 
 
+def row(kind: str, node: Node) -> tuple[Number, Number]:
+    """(a, b) of the prediction a x0 + b eps at `node`: what a network is trained to give."""
+    return _rows[kind](node)
+
+
 def convert(raw: str, wanted: str, node: Node, *, check: bool = True) -> tuple[Number, Number]:
     """(p, q) such that wanted = p x + q raw at `node`. Without check nobody looks whether they exist, for
     which a tensor's numbers would have to be waited for."""
@@ -61,9 +67,11 @@ def convert(raw: str, wanted: str, node: Node, *, check: bool = True) -> tuple[N
     (a, b), (c, d) = _rows[raw](node), _rows[wanted](node)
     det = node.alpha * b - node.sigma * a
     if check and has_zero(det):
-        raise ValueError(f"a {raw} prediction cannot be turned into {wanted} at t={plain(node.t):g} "
-                         f"(alpha={plain(node.alpha):g}, sigma={plain(node.sigma):g}); "
-                         f"start or end elsewhere, or use another prediction")
+        raise ValueError(
+            f"a {raw} prediction cannot be turned into {wanted} at t={plain(node.t):g} "
+            f"(alpha={plain(node.alpha):g}, sigma={plain(node.sigma):g}); "
+            f"start or end elsewhere, or use another prediction"
+        )
     return (c * b - d * a) / det, (node.alpha * d - node.sigma * c) / det
 
 

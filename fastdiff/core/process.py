@@ -6,6 +6,7 @@ x_t = alpha x_0 + sigma eps + offset(t) c. Solvers never see it: they step x - o
 A process file holds formulas only. They run over floats, numpy arrays, Reals (60 digits) and torch tensors
 alike, by taking their elementary functions from `fastdiff.core.math`.
 """
+
 from __future__ import annotations
 
 import math
@@ -113,7 +114,7 @@ class Process:
 
     def model_index(self, t: Any, count: int) -> Any:
         """Step index of a network trained on `count` discrete steps t = (n + 1) / count, as a float."""
-        return np.asarray(t, dtype=np.float64) * count - 1
+        return t * count - 1 if hasattr(t, "new_full") else np.asarray(t, dtype=np.float64) * count - 1
 
     def node(self, t: Number) -> Node:
         return Node(self, t, self.alpha(t), self.sigma(t))

@@ -8,6 +8,7 @@ k-diffusion). Two segments are always the same: from t = 0 to the first knot log
 would start at -inf), and towards a last abar of exactly 0 (zero terminal SNR) alpha itself is.
 Source: Ho et al. 2020, arXiv:2006.11239; clock: Lu et al. 2022, arXiv:2206.00927.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -56,8 +57,10 @@ class DiscreteVP(VariancePreserving):
         given = self.alphas_cumprod
         abar = self._from_betas() if given is None else _betas.row("alphas_cumprod", given)
         if not (0 <= abar[-1] and abar[0] < 1 and (np.diff(abar) < 0).all()):
-            raise ValueError("DiscreteVP: alphas_cumprod must fall strictly within [0, 1), "
-                             f"got {abar[0]:g} .. {abar[-1]:g}")
+            raise ValueError(
+                "DiscreteVP: alphas_cumprod must fall strictly within [0, 1), "
+                f"got {abar[0]:g} .. {abar[-1]:g}"
+            )
         object.__setattr__(self, "alphas_cumprod", tuple(abar.tolist()))
         object.__setattr__(self, "betas", None)
         if self.indices is not None:
@@ -192,9 +195,13 @@ class DiscreteVP(VariancePreserving):
     def dalpha(self, t: Number) -> Number:
         j = self._segment(t)
         slope = self._take("slope", j, t)
-        return self._by_kind(j, t, lambda: self.alpha(t) * slope,
-                             lambda: -self.alpha(t) * self.sigma(t) ** 2 * slope,
-                             lambda: full_like(t, 1.0) * slope)
+        return self._by_kind(
+            j,
+            t,
+            lambda: self.alpha(t) * slope,
+            lambda: -self.alpha(t) * self.sigma(t) ** 2 * slope,
+            lambda: full_like(t, 1.0) * slope,
+        )
 
     def _time_of(self, lam: Any) -> Any:
         table = self._table
@@ -207,11 +214,15 @@ class DiscreteVP(VariancePreserving):
         """The step number as a float; of a respaced process the original one, whatever `count`."""
         if self.indices is None:
             return super().model_index(t, count)
-        return np.interp(np.asarray(t, dtype=np.float64), self._table.t, np.append(-1.0, self.indices))
+        where = t.detach().cpu() if hasattr(t, "detach") else t
+        index = np.interp(np.asarray(where, dtype=np.float64), self._table.t, np.append(-1.0, self.indices))
+        return t.new_tensor(index) if hasattr(t, "detach") else index
 
     def __repr__(self) -> str:
         respaced = "" if self.indices is None else f", respaced to {self.indices[0]} .. {self.indices[-1]}"
         table = crc32(np.array(self.alphas_cumprod).tobytes())  # plans know their process by what it prints
-        return (f"DiscreteVP({self.train_steps} steps, alphas_cumprod {self.alphas_cumprod[0]:.6g} .. "
-                f"{self.alphas_cumprod[-1]:.6g} (crc {table:08x}), "
-                f"interpolate={self.interpolate!r}{respaced})")
+        return (
+            f"DiscreteVP({self.train_steps} steps, alphas_cumprod {self.alphas_cumprod[0]:.6g} .. "
+            f"{self.alphas_cumprod[-1]:.6g} (crc {table:08x}), "
+            f"interpolate={self.interpolate!r}{respaced})"
+        )

@@ -6,6 +6,7 @@ sigma reaches 0 only at t = -inf, which is this process's zero.
 Source: Song et al. 2021, arXiv:2011.13456, appendix C; its exact variance, sigma^2 - sigma_min^2, is left
 there too.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -55,4 +56,4 @@ class VE(Process):
 
     def model_index(self, t: Any, count: int) -> Any:
         """Its discrete networks put level n of `count` at t = n / (count - 1)."""
-        return np.asarray(t, dtype=np.float64) * (count - 1)
+        return (t if hasattr(t, "new_full") else np.asarray(t, dtype=np.float64)) * (count - 1)

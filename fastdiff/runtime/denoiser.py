@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import unknown
+from ..core.math import exp
 from ..core.predict import PREDICTIONS, convert, input_scale
 from ..core.process import Process
 
@@ -92,22 +93,28 @@ class Denoiser:
         self.net, self.process, self.time, self.variance, self.x_dtype = net, process, time, variance, x_dtype
         self.predicts: str = "edm" if precondition else str(predicts)
 
-    def model_times(self, t: Any) -> np.ndarray:
-        """What the network is given at times t: float64, or int64 for an index."""
-        t = np.asarray(t, dtype=np.float64)
+    def model_times(self, t: Any) -> Any:
+        """What the network is given at times t: float64, or int64 for an index; an array, or on the device of
+        a tensor t."""
+        if not isinstance(t, Tensor):
+            t = np.asarray(t, dtype=np.float64)
         if isinstance(self.time, tuple):
-            count = self.time[1]
-            return np.clip(np.rint(self.process.model_index(t, count)), 0, count - 1).astype(np.int64)
+            last = self.time[1] - 1
+            index = self.process.model_index(t, self.time[1])
+            if isinstance(index, Tensor):
+                return index.round().clamp(0, last).long()
+            return np.clip(np.rint(index), 0, last).astype(np.int64)
         if self.time == "t":
             return t
-        lam = np.asarray(self.process.lam(t))
-        return {"lambda": lam, "sigma": np.exp(-lam), "c_noise": -lam / 4}[self.time]
+        lam = self.process.lam(t)
+        return {"lambda": lam, "sigma": exp(-lam), "c_noise": -lam / 4}[self.time]
 
     def times_tensor(self, t: Any, like: Tensor) -> Tensor:
         """model_times on x's device, in the dtype the network gets."""
         v = self.model_times(t)
+        v = v if isinstance(v, Tensor) else torch.tensor(v)
         real = torch.float64 if like.dtype == torch.float64 else torch.float32
-        return torch.tensor(v).to(device=like.device, dtype=torch.int64 if v.dtype == np.int64 else real)
+        return v.to(device=like.device, dtype=torch.int64 if v.dtype == torch.int64 else real)
 
     def raw(self, x: Tensor, t: Tensor, cond: Mapping[str, Any], whole: bool = False) -> Tensor:
         """One call of the network, its output checked: a tensor of x's shape on x's device; whole: with the
