@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -162,7 +164,9 @@ def _rank(rank: int, file: str, out: str) -> None:
 
 
 def test_ranks_remember_the_same(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_rank, (str(tmp_path / "meet"), str(tmp_path)), nprocs=2)
+    calls = [[sys.executable, __file__, str(r), str(tmp_path / "meet"), str(tmp_path)] for r in range(2)]
+    started = [subprocess.Popen(call) for call in calls]
+    assert [p.wait(120) for p in started] == [0, 0]
     a, b = (torch.load(tmp_path / f"{r}.pt") for r in range(2))
     rms = torch.tensor([2.1, 2.3, 2.6, 2.9]).double()
     assert torch.equal(a, b)
@@ -174,3 +178,7 @@ def test_errors() -> None:
         drawn("uniform-lambda", FLOW, 0.0, 1.0)
     with pytest.raises(ValueError, match="unknown option of time sampler 'mode' 'z'"):
         times.registry.make("mode", z=1)
+
+
+if __name__ == "__main__":
+    _rank(int(sys.argv[1]), *sys.argv[2:])
