@@ -21,11 +21,13 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .._version import __version__
 from . import _reference, _reference_sums
 
 NAMES = ("cpu", "cuda", "triton", "reference")
+HUGE = 4 << 20  # bytes
 
 try:
     from .. import _C  # type: ignore[attr-defined]
@@ -124,6 +126,13 @@ def compiled(backend: str | None, t: torch.Tensor, name: str) -> Callable[..., A
     if _cuda is not None and t.is_cuda and (backend is None or backend == "cuda"):
         return getattr(_cuda, name)
     return None
+
+
+def roomy(t: Tensor) -> Tensor:
+    """A fresh tensor, on huge pages where it is large: touching it in small ones costs more than a step."""
+    if t.is_cpu and t.nbytes > HUGE and type(t) is Tensor:
+        _C.huge_pages(t)
+    return t
 
 
 def usable(device: str) -> list[str]:

@@ -245,12 +245,12 @@ def _refuse_derivative(*_: Any) -> None:
 
 def _vectors(a: Any) -> list[Tensor]:
     """The tensors, 1 and the noise, each (B or 1, E)."""
-    rng: Any = a.rng
     dtype = _plain.arithmetic(a.T)
     x = [_plain.rows(t, dtype) for t in a.T]
     x.append(torch.ones_like(x[0][:1]))
-    shape = (1 if rng is None else rng.shape[0], x[0].shape[1])
-    return x + [normal(shape, rng, d, s, dtype=dtype) for d, s in zip(a.draws, a.streams, strict=True)]
+    for d, s in zip(a.draws, a.streams, strict=True):
+        x.append(normal((a.rng.shape[0], x[0].shape[1]), a.rng, d, s, dtype=dtype))
+    return x
 
 
 def formula(a: Any) -> Tensor:

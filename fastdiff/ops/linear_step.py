@@ -186,8 +186,13 @@ def _kernel(
 
 def _fresh(x: Tensor, n: int, dtype: torch.dtype | None) -> list[Tensor]:
     if dtype is None:  # a keyword costs torch 0.2 us
-        return [torch.empty_like(x) for _ in range(n)]
-    return [torch.empty_like(x, dtype=dtype) for _ in range(n)]
+        y = [torch.empty_like(x) for _ in range(n)]
+    else:
+        y = [torch.empty_like(x, dtype=dtype) for _ in range(n)]
+    if y[0].nbytes > _backends.HUGE:
+        for t in y:
+            _backends.roomy(t)
+    return y
 
 
 def _written(out: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -197,6 +197,7 @@ def _run(
     if kernel is not None:  # it checks for itself; what it refuses is put into the form it takes, or refused
         try:
             out, work = _outputs(pred, C.dtype, slope), checks.work(pred, pred.shape[0], 1)
+            _backends.roomy(out[-1])
             kernel(
                 pred,
                 T,

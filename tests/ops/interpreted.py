@@ -220,7 +220,7 @@ def test_error_norms(dtypes, norm, same_bits):
         same_bits(error_norm(E, a, b, **args, backend="triton"), error_norm(E, a, b, **args))
 
 
-SUMS = ((), (2,), (31, 7), (1024,), (1500,), (0,))
+SUMS = ((), (31, 7), (1500,), (0,))
 
 
 def same_on_triton(f, same_bits):
