@@ -1,81 +1,73 @@
-"""A training loss from noise to d loss / d prediction: perturb and regression_loss against the usual eager
-code.
+"""A training loss from noise to d loss / d prediction against the usual eager code, and the ops it is made
+of.
 
-    python bench/loss.py [--large] [--compile]
-
-One thread, interleaved, medians (and least) of many rounds; the network's output is given. `floor`: tensors
-that must be read or written once each, over what a copy moves in the same run, and a made normal at what
-`fill` takes. The ratios hold on other machines, absolute figures do not. --large: 16.8 M elements. --compile:
-torch.compile of the eager code too, which needs a C++ compiler and its time.
+The network's output is given on both sides. Floor: x0 in, x_t and xi out; xi and the prediction in, the slope
+out; and one normal an element.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import torch
-from kernels import interleaved
 from torch import Tensor
 
-from fastdiff import _C
 from fastdiff.noise import resolve
 from fastdiff.ops import dots, gaussian_kl, perturb, regression_loss
 
-SHAPES = {"tiny": (1, 4, 8, 8), "A": (16, 4, 64, 64), "large": (8, 16, 128, 1024)}
-TENSORS = 6  # x0 -> x_t, xi; xi, prediction -> slope
-least: Callable[[list[float]], float] = min
+from ._case import Case, Scale, Work
+
+SHAPES = {"tiny": (1, 4, 8, 8), "A": (16, 4, 64, 64), "16.8 M": (8, 16, 128, 1024)}
+TENSORS = 6
 
 
-def eager(x0: Tensor, a: Tensor, s: Tensor, w: Tensor, net: Tensor) -> Tensor:
-    """As it is usually written: gathered coefficients, randn_like, a weighted mean square."""
+def eager(x0: Tensor, a: Tensor, s: Tensor, w: Tensor, t: Tensor, net: Tensor) -> Tensor:
+    """As it is usually written: gathers from the schedule's tables, randn_like, a weighted mean square."""
     noise = torch.randn_like(x0)
-    wide = [c.view(-1, *[1] * (x0.dim() - 1)) for c in (a, s, w)]
-    x_t = wide[0] * x0 + wide[1] * noise
-    return (wide[2] * (net - noise) ** 2).mean() + 0 * x_t.flatten()[0]
+    a, s, w = (c[t].view(-1, *[1] * (x0.dim() - 1)) for c in (a, s, w))
+    x_t = a * x0 + s * noise
+    loss = (w * torch.nn.functional.mse_loss(net, noise, reduction="none")).mean()
+    return loss + 0 * x_t.flatten()[0]
 
 
-def noise_to_gradient(name: str, compiled: bool, rounds: int) -> dict[str, float]:
+def training(name: str, scale: Scale) -> Case:
     shape = SHAPES[name]
-    B, n = shape[0], torch.Size(shape).numel()
-    x0, net = torch.randn(shape), torch.randn(shape, requires_grad=True)
-    a, s, w = torch.rand(3, B)
-    rng, share = resolve(0, B), w / B
+    B, device = shape[0], scale.device
+    x0, net = torch.randn(shape, device=device), torch.randn(shape, device=device, requires_grad=True)
+    tables, t = torch.rand(3, 1000, device=device), torch.randint(1000, (B,), device=device)
+    rng, stored = resolve(0, B, x0.device), not scale.gpu  # a CPU reads its noise back, a GPU makes it again
 
     def ours() -> Tensor:
-        _, xi = perturb(x0, a, s, rng, noise=True)
-        return torch.autograd.grad(regression_loss(net, q=1.0, noise=xi, w=share).sum(), net)[0]
+        a, s, w = tables[:, t]
+        made = perturb(x0, a, s, rng, noise=stored)
+        noise = {"noise": made[1]} if stored else {"rng": rng}
+        return torch.autograd.grad(regression_loss(net, q=1.0, w=w / B, **noise).sum(), net)[0]
 
-    def made_again() -> Tensor:
-        perturb(x0, a, s, rng)
-        return torch.autograd.grad(regression_loss(net, q=1.0, rng=rng, w=share).sum(), net)[0]
-
-    z, to = torch.empty(1, min(n, 262_144)), torch.empty_like(x0)
-    work = {
-        "ours": ours,
-        "noise made twice": made_again,
-        "eager": lambda: torch.autograd.grad(eager(x0, a, s, w, net), net)[0],
-        "copy": lambda: to.copy_(x0),
-        "normals": lambda: _C.fill_(z, rng[:1], 0, 0, "normal"),
+    peers: dict[str, Work | None] = {
+        "torch": lambda: torch.autograd.grad(eager(x0, *tables, t, net), net)[0],
     }
-    if compiled:
+    if scale.gpu:
         fast = torch.compile(eager)
-        work["compiled"] = lambda: torch.autograd.grad(fast(x0, a, s, w, net), net)[0]
-    t = interleaved(work, rounds, least)
-    floor = TENSORS / 2 * t["copy"] + t["normals"] * n / z.numel()
-    found = {k: t[k] * 1e6 for k in work if k not in ("copy", "normals")} | {"floor": floor * 1e6}
-    found["ratio"] = t["eager"] / t["ours"]
-    if compiled:
-        found["ratio to compiled"] = t["compiled"] / t["ours"]
-    return found
+        peers["torch.compile"] = lambda: torch.autograd.grad(fast(x0, *tables, t, net), net)[0]
+    n = x0.numel()
+    return Case(
+        f"noise to gradient, {name}",
+        ours,
+        peers,
+        bytes=4.0 * n * TENSORS,
+        normals=n * (1 if stored else 2),
+        shape=shape,
+        dtype=x0.dtype,
+    )
 
 
-def kernels_against_torch(rounds: int) -> dict[str, dict[str, float]]:
-    """At A: what each op takes, and torch's own way to the same number."""
-    x, y, v = (torch.randn(SHAPES["A"]) for _ in range(3))
-    B, rng = x.shape[0], resolve(0, x.shape[0])
-    x0 = torch.randint(0, 256, SHAPES["A"]) / 127.5 - 1
-    bins = torch.ones(B, dtype=torch.bool)
+def ops(scale: Scale) -> Iterator[Case]:
+    """Each op and torch's own way to the same number."""
+    shape = SHAPES["A"]
+    x, y, v = (torch.randn(shape, device=scale.device) for _ in range(3))
+    B, rng = shape[0], resolve(0, shape[0], x.device)
+    x0 = torch.randint(0, 256, shape, device=scale.device) / 127.5 - 1
+    every = torch.ones(B, dtype=torch.bool, device=scale.device)
 
     def nats(bin: Tensor | None) -> Tensor:
         return gaussian_kl(x, x0, y, by_xt=0.1, by_x0=1.0, by_pred=-0.5, low=-6.0, high=-4.0, var=v, bin=bin)
@@ -91,41 +83,30 @@ def kernels_against_torch(rounds: int) -> dict[str, dict[str, float]]:
         return torch.where(x0 < -0.999, upper, torch.where(x0 > 0.999, -lower, inner)).flatten(1).sum(1)
 
     def eager_dots() -> Tensor:
-        rows = [(x, x), (x, y), (y, y)]
-        return torch.stack([(a * b).flatten(1).sum(1) for a, b in rows], 1)
+        return torch.stack([(a * b).flatten(1).sum(1) for a, b in ((x, x), (x, y), (y, y))], 1)
 
-    pairs = {
+    def noisy_dots() -> Tensor:
+        return dots([x], [(0, 2)], rng=rng, draws=[0], streams=[4])
+
+    pairs: dict[str, tuple[Work, Work, int, int]] = {  # ours, torch's, tensors read, normals
         "regression_loss": (
             lambda: regression_loss(x, q=1.0, noise=y),
             lambda: (x - y).square().flatten(1).mean(1),
+            2,
+            0,
         ),
-        "dots, 3 pairs": (lambda: dots([x, y], [(0, 0), (0, 1), (1, 1)]), eager_dots),
-        "dots with noise": (
-            lambda: dots([x], [(0, 2)], rng=rng, draws=[0], streams=[4]),
-            lambda: (x * torch.randn_like(x)).flatten(1).sum(1),
-        ),
-        "gaussian_kl": (lambda: nats(None), eager_kl),
-        "gaussian_kl, bins": (lambda: nats(bins), eager_bins),
+        "dots, 3 pairs": (lambda: dots([x, y], [(0, 0), (0, 1), (1, 1)]), eager_dots, 2, 0),
+        "dots with noise": (noisy_dots, lambda: (x * torch.randn_like(x)).flatten(1).sum(1), 1, 1),
+        "gaussian_kl": (lambda: nats(None), eager_kl, 4, 0),
+        "gaussian_kl, bins": (lambda: nats(every), eager_bins, 4, 0),
     }
-    found = {}
-    for name, (ours, theirs) in pairs.items():
-        t = interleaved({"ours": ours, "torch": theirs}, rounds, least)
-        found[name] = {k: s * 1e6 for k, s in t.items()} | {"ratio": t["torch"] / t["ours"]}
-    return found
+    n = x.numel()
+    for name, (ours, theirs, tensors, normals) in pairs.items():
+        size = 4.0 * n * tensors
+        yield Case(name, ours, {"torch": theirs}, bytes=size, normals=n * normals, shape=shape, dtype=x.dtype)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--large", action="store_true")
-    parser.add_argument("--compile", action="store_true")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    for name, rounds in (("tiny", 1000), ("A", 200), *((("large", 5),) if args.large else ())):
-        row = noise_to_gradient(name, args.compile, rounds)
-        print(f"{name:8}" + "".join(f"  {k} {v:.4g}" for k, v in row.items()))
-    for name, row in kernels_against_torch(50).items():
-        print(f"{name:20}" + "".join(f"  {k} {v:.4g}" for k, v in row.items()))
-
-
-if __name__ == "__main__":
-    main()
+def cases(scale: Scale) -> Iterator[Case]:
+    for name in ("tiny", "A") if scale.quick else SHAPES:
+        yield training(name, scale)
+    yield from ops(scale)
