@@ -75,7 +75,7 @@ class SASolver(Solver):
             tau = level if low <= plain(t.t) <= high else 0.0
         return tau * tau
 
-    def limit(self, step: int, steps: int) -> int:
+    def limit(self, step: int, steps: int, clean: bool = False) -> int:
         q = max(self.predictor, self.corrector - 1)
         lower = self.lower_order_final == "always" or (self.lower_order_final == "auto" and steps < 15)
         return min(q, steps - step) if lower else q
