@@ -16,8 +16,8 @@ Source: Zhang & Chen 2022, arXiv:2204.13902, equations 14 to 16, section 3.3.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
