@@ -16,13 +16,16 @@ class Direct:
 
     net(x, node) -> raw prediction, or a pair of it and what `further` gives
     noise(step, column) -> a draw like x
+    branches    net(x, node) of each branch, the plain one first; None: no guidance acts
     """
 
     def __init__(
         self, net: Callable[[Any, Node], Any], x: Any, predicts: str = "data", *, wanted: str = "data",
         noise: Callable[[int, int], Any] | None = None, consts: dict[str, Any] | None = None,
         operators: Mapping[str, Callable[..., Any]] | None = None,
+        branches: Sequence[Callable[[Any, Node], Any]] | None = None,
     ):
+        self.branches = branches
         self.net, self.x, self.predicts, self.wanted = net, x, predicts, wanted
         self._noise, self._consts, self._operators = noise, consts or {}, operators or {}
         self.calls, self.step, self.steps, self.column = 0, -1, 0, 0
@@ -31,18 +34,32 @@ class Direct:
 
     def model(self, x: Any, node: Node, kind: str | None = None) -> Any:
         self.calls += 1
-        scale: Number = input_scale(self.predicts, node)
-        seen = self.outside(x, node)
-        raw = self.net(seen if isinstance(scale, int) else seen * scale, node)
+        raw = self._ask(self.net, x, node)
         raw, self._further = raw if isinstance(raw, tuple) else (raw, None)
-        if node.process.const is not None and self.predicts == "flow":
-            raw = raw - node.process.doffset(node.t) * self.const(node.process.const)
-        self._newest = x, raw, node
+        self._newest = x, self._inner(raw, node), node
         return self.unbent(kind or self.wanted)
+
+    def branch(self, i: int, kind: str | None = None) -> Any:
+        x, raw, node = self._newest
+        if self.branches is not None:
+            raw = self._inner(self._ask(self.branches[i], x, node), node)
+        return self._as(kind or self.wanted, x, raw, node)
 
     def unbent(self, kind: str) -> Any:
         """The newest network output as a prediction of `kind`. (Hooks do not act in a direct run.)"""
-        x, raw, node = self._newest
+        return self._as(kind, *self._newest)
+
+    def _ask(self, net: Callable[[Any, Node], Any], x: Any, node: Node) -> Any:
+        scale: Number = input_scale(self.predicts, node)
+        seen = self.outside(x, node)
+        return net(seen if isinstance(scale, int) else seen * scale, node)
+
+    def _inner(self, raw: Any, node: Node) -> Any:
+        if node.process.const is None or self.predicts != "flow":
+            return raw
+        return raw - node.process.doffset(node.t) * self.const(node.process.const)
+
+    def _as(self, kind: str, x: Any, raw: Any, node: Node) -> Any:
         p, q = convert(self.predicts, kind, node)
         return raw if isinstance(p, int) and p == 0 and isinstance(q, int) and q == 1 else p * x + q * raw
 

@@ -7,7 +7,7 @@ instead.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -95,6 +95,17 @@ def plain(x: Number) -> float:
     if hasattr(x, "detach"):
         x = x.detach()
     return float(x.max()) if getattr(x, "ndim", 0) else float(x)
+
+
+def decided(x: Number, test: Callable[[float], bool]) -> bool:
+    """test(x), to branch on: of an array the one answer of all its elements, for a plan is one for all
+    samples."""
+    values = x.reshape(-1).tolist() if getattr(x, "ndim", 0) else [plain(x)]
+    answers = {test(v) for v in values}
+    if len(answers) > 1:
+        raise ValueError("the formula takes another form for some of the samples' times than for others "
+                         f"({min(values):g} to {max(values):g}); make a plan for each form")
+    return answers.pop()
 
 
 def has_zero(x: Number) -> bool:

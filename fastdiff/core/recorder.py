@@ -122,7 +122,8 @@ class Recorder:
 
     def model(self, x: Form, node: Node, kind: str | None = None) -> Form:
         """One network call at `node` on x, as a prediction of `kind` (default: the solver's own)."""
-        weights = self._branches(node)
+        given = self._branches(node)
+        weights = {b: w for b, w in given.items() if not self._is(w, 0)}
         scale = input_scale(self.predicts, node)
         seen = self.outside(x, node)
         arg = self._name(seen if isinstance(scale, int) else seen * scale)
@@ -132,11 +133,7 @@ class Recorder:
                 self.x = inside
             x = inside
         outs = self._call(Call("net", node, self.step, [arg], [], branches=tuple(weights)), len(weights))
-        raw = _sum(w * f for w, f in zip(weights.values(), outs, strict=True))
-        if node.process.const is not None and self.predicts in ("flow", "edm"):
-            if self.predicts == "edm":
-                raise ValueError(f"an EDM-preconditioned network does not go with {node.process!r}")
-            raw = raw - node.process.doffset(node.t) * self.const(node.process.const)
+        raw = self._inner(_sum(w * f for w, f in zip(weights.values(), outs, strict=True)), node)
         self._newest = x, raw, node
         data = self.unbent("data")
         bent = False
@@ -145,6 +142,21 @@ class Recorder:
             (data,), bent = self._call(Call("predict", node, self.step, args, [], hook=i), 1), True
         self.data = self.keep(data) if self.emitting else data
         source, raw = ("data", self.data) if bent else (self.predicts, raw)
+        self._given = given, source, raw
+        p, q = convert(source, kind or self.wanted, node)
+        return self.keep(self._combine(p, x, q, raw))
+
+    def branch(self, i: int, kind: str | None = None) -> Form:
+        """What one branch of the newest network call says for itself (1: the unconditional half of CFG), as
+        no hook has changed it; it is run for this even where it has no weight in the guided prediction. Where
+        no guidance acts: what `model` gave."""
+        (x, _, node), (known, source, raw) = self._newest, self._given
+        if i in known:
+            call = self._net()
+            if i not in call.branches:
+                call.outs.insert(len(call.branches), self._atom(OUTPUT))
+                call.branches = (*call.branches, i)
+            source, raw = self.predicts, self._inner(self._unit(call.outs[call.branches.index(i)]), node)
         p, q = convert(source, kind or self.wanted, node)
         return self.keep(self._combine(p, x, q, raw))
 
@@ -156,8 +168,8 @@ class Recorder:
 
     def further(self) -> Form:
         """What the newest network call gives besides its prediction: the second half of 2C channels."""
-        k, call = next((k, c) for k, c in reversed([*enumerate(self.calls)]) if c.kind == "net")
-        call.outs.append(self._atom(OUTPUT, (k, len(call.outs))))
+        call = self._net()
+        call.outs.append(self._atom(OUTPUT))
         return self._unit(call.outs[-1])
 
     def noise(self, s: Node | None = None, t: Node | None = None, clock: Clock = 1) -> Form:
@@ -296,11 +308,24 @@ class Recorder:
         return answer
 
     def _call(self, call: Call, outs: int) -> list[Form]:
-        call.outs = [self._atom(OUTPUT, (len(self.calls), i)) for i in range(outs)]
+        call.outs = [self._atom(OUTPUT) for _ in range(outs)]
         self.calls.append(call)
         self.segments.append([])
         self.emits.append([])
         return [self._unit(a) for a in call.outs]
+
+    def _net(self) -> Call:
+        """The newest network call."""
+        return next(c for c in reversed(self.calls) if c.kind == "net")
+
+    def _inner(self, raw: Form, node: Node) -> Form:
+        """A network's output for x as it is, as one for x less its offset."""
+        name = node.process.const
+        if name is None or self.predicts not in ("flow", "edm"):
+            return raw
+        if self.predicts == "edm":
+            raise ValueError(f"an EDM-preconditioned network does not go with {node.process!r}")
+        return raw - node.process.doffset(node.t) * self.const(name)
 
     def _active(self, point: str, node: Node | None) -> Iterable[tuple[int, Hook]]:
         node = node or self._node
@@ -320,7 +345,7 @@ class Recorder:
                 weights = {b: w * own[0] for b, w in weights.items()}
                 weights.update({first + j: w for j, w in enumerate(own[1:])})
             first += hook.branches
-        return {b: w for b, w in weights.items() if not self._is(w, 0)}
+        return weights
 
 
 def _sum(forms: Iterable[Form]) -> Form:

@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, Generic, TypeVar
 
 from .errors import check_options, unknown
 
 T = TypeVar("T")
+Preset = dict[str, Any] | Callable[[], dict[str, Any]]  # a callable's files are imported when it is asked for
 
 
 class Registry(Generic[T]):
@@ -20,7 +21,7 @@ class Registry(Generic[T]):
     """
 
     def __init__(
-        self, what: str, package: str, aliases: Mapping[str, str | tuple[str, dict[str, Any]]] | None = None
+        self, what: str, package: str, aliases: Mapping[str, str | tuple[str, Preset]] | None = None
     ):
         self.what, self.package, self.aliases = what, package, dict(aliases or {})
         self.classes: dict[str, type[T]] = {}
@@ -56,10 +57,11 @@ class Registry(Generic[T]):
         if not isinstance(key, str):
             raise TypeError(f"{self.what} must be a key (a string), got {type(key).__name__}")
         self._load()
-        name, preset = key, {}
+        name, preset = key, dict[str, Any]()
         if key in self.aliases:
             alias = self.aliases[key]
             name, preset = (alias, {}) if isinstance(alias, str) else alias
+            preset = preset() if callable(preset) else preset
         if name not in self.classes:
             raise unknown(self.what, key, [*self.classes, *self.aliases])
         return self.classes[name], preset

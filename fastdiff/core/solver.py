@@ -1,7 +1,8 @@
 """Solver: a method as one formula. A file in fastdiff/solvers holds one; what all methods share stands here.
 
 Shared rules, all exact limits:
-- the last step to sigma = 0 is  x = alpha m  (order 1 and no noise, whatever the order asked for);
+- the last step to sigma = 0 is  x = alpha m  (order 1 and no noise, whatever the order asked for), but where
+a method's own weights are finite there: Adams methods in sigma / c keep their order;
 - a first step from alpha = 0 is  x = (sigma_t / sigma_s) x + alpha_t m, and leaves no history (its lambda is
 -inf); from the far end of a bridge (alpha = sigma = 0) it is  x = alpha_t m + sigma_t xi;
 - the order is lowered by showing `step` a shorter history, never by a branch in a formula.
@@ -80,14 +81,14 @@ class Solver:
         """A step while the history is still short of order q."""
         return self.step(p, s, t, past)
 
-    def limit(self, step: int, steps: int) -> int:
-        """The order allowed at a step."""
+    def limit(self, step: int, steps: int, clean: bool = False) -> int:
+        """The order allowed at a step; clean: the last one goes to sigma = 0."""
         return self.order if isinstance(self.order, int) else 1
 
     def record(self, p: Any, nodes: Sequence[Node], route: Sequence[int] | None = None) -> None:
         """The whole run over `nodes`; `route` visits them in another order, going back up by fresh noise."""
         visits = list(range(len(nodes))) if route is None else list(route)
-        steps, past = len(visits) - 1, []
+        steps, past, clean = len(visits) - 1, [], nodes[visits[-1]].clean
         p.steps = steps
         p.x = p.inside(p.x, nodes[visits[0]])
         for i, (a, b) in enumerate(zip(visits, visits[1:], strict=False)):
@@ -97,18 +98,18 @@ class Solver:
                 renoise(p, s, t)
                 past = []
             else:
-                past = self.move(p, s, t, past, self.limit(i, steps))
+                past = self.move(p, s, t, past, self.limit(i, steps, clean))
             past = p.finish(past, t)
         p.x = p.outside(p.x, nodes[visits[-1]])
 
     def move(self, p: Any, s: Node, t: Node, past: Past, q: int) -> Past:
         """One step of order q at most, the ends' own rules included."""
+        want = q - 1 + self.memory
+        past = past[max(0, len(past) - want):]
         if t.clean:
             return self.last(p, s, t, past)
         if s.pure:
             return depart(p, s, t) if s.clean else self.first(p, s, t)
-        want = q - 1 + self.memory
-        past = past[max(0, len(past) - want):]
         return self.start(p, s, t, past, q) if len(past) < want else self.step(p, s, t, past)
 
     def describe(self) -> str:
@@ -124,8 +125,8 @@ class Multistep(Solver):
 
     startup "ramp": orders 1, 2, ... as history comes in. One step of order 1 costs h^2, so the whole is of
     order 2 at most. startup "single": the missing history is made by singlestep steps of the full order, at
-    their price in network calls. lower_order_final "always": order_i <= N - i. "auto": the same when N < 15
-    (to zero the last step is of order 1 anyway).
+    their price in network calls. lower_order_final "always": order_i <= N - i. "auto": the same when N < 15,
+    and where the last step goes to sigma = 0, which makes it one of order 1 that a long one leads up to.
     """
 
     order: int = 2
@@ -140,8 +141,9 @@ class Multistep(Solver):
         check_choice(self, "order", self.orders)
         check_choice(self, "startup", self.startups)
 
-    def limit(self, step: int, steps: int) -> int:
-        lower = self.lower_order_final == "always" or (self.lower_order_final == "auto" and steps < 15)
+    def limit(self, step: int, steps: int, clean: bool = False) -> int:
+        short = steps < 15 or (clean and not getattr(self, "legacy", False))  # public code: where N < 15
+        lower = self.lower_order_final == "always" or (self.lower_order_final == "auto" and short)
         return min(self.order, steps - step) if lower else self.order
 
     def start(self, p: Any, s: Node, t: Node, past: Past, q: int) -> Past:

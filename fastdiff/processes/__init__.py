@@ -1,5 +1,7 @@
 """Processes: formulas of alpha(t), sigma(t) and their inverses. One file, one process; registered by being
 here."""
+from typing import Any
+
 from ..core.errors import unknown
 from ..core.process import processes as registry
 
@@ -7,7 +9,14 @@ IRSDE = {"s_inf": 50 / 255, "steps": 100}
 registry.aliases.update({"vp-discrete": "discrete-vp"})
 registry.aliases.update(dict.fromkeys(["flow", "rectified-flow", "cond-ot"], "flow-matching"))
 registry.aliases.update({"ddbm": "diffusion-bridge", "irsde": ("mean-reverting", IRSDE)})
+registry.aliases.update({"sb-ve": ("diffusion-bridge", lambda: {"base": _bridge().sb_ve().base})})
 names = registry.names
+
+
+def _bridge() -> Any:
+    from .diffusion_bridge import DiffusionBridge
+
+    return DiffusionBridge
 
 
 def _classes() -> dict[str, type]:

@@ -7,7 +7,8 @@ b and c are this process's alpha and sigma: e^{2 lam} = e^{2 lam_base} - e^{2 la
 As x_t - a x_T is an ordinary path, every solver takes it: DDIM's eta is that of DBIM, eta = 1 the Markov
 bridge. At T b = c = 0 and x = x_T: the step from there draws the noise of the next level, and the network
 must give the data (no other prediction tells anything where x has neither signal nor noise).
-Source: Zhou et al. 2024, arXiv:2309.16948; Zheng et al. 2025, arXiv:2405.15885.
+Source: Zhou et al. 2024, arXiv:2309.16948; Zheng et al. 2025, arXiv:2405.15885; for speech: Jukic et al.
+2024, arXiv:2407.16074.
 """
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from ..core.math import Number, divide, expm1, full_like, log, sqrt
 from ..core.options import require
 from ..core.process import Node, Process
 from .edm import EDM
+from .ve import VE
 from .vp import VP
 
 
@@ -46,6 +48,17 @@ class DiffusionBridge(Process):
     def vp(cls, beta_min: float = 0.1, beta_d: float = 2.0) -> DiffusionBridge:
         """DDBM's VP bridge."""
         return cls(VP(beta_min, beta_min + beta_d))
+
+    @classmethod
+    def sb_ve(cls, k: float = 2.6, c: float = 0.4) -> DiffusionBridge:
+        """The Schroedinger bridge of speech enhancement: sigma^2 = c (k^{2t} - 1) / (2 log k), alpha = 1."""
+        for name, value, least in (("k", k, 1), ("c", c, 0)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(f"DiffusionBridge.sb_ve: {name} must be a number, got {value!r}")
+            if not least < value < float("inf"):
+                raise ValueError(f"DiffusionBridge.sb_ve: need {name} > {least}, finite, got {value!r}")
+        low = float(np.sqrt(c / (2 * np.log(k))))
+        return cls(VE(low, low * k, exact_variance=True))
 
     @property
     def t_min(self) -> float:

@@ -13,6 +13,9 @@ So the offset is (1 - alpha) mu, and x - mu is a variance preserving process (ti
 
 steps=N is the published discrete process: theta_1 .. theta_N summed up, Theta linear in t between the knots
 i / N. The prior is N(mu, s_inf^2); that alpha(1) x_0 is left out of it is the authors' choice.
+
+`MeanReverting.denoising()` is the process by which the same authors take noise off a picture: it reverts to
+the data themselves, so that x_t = x_0 + sigma xi with the sigma above, and there is no mu.
 Source: Luo et al. 2023, arXiv:2301.11699; solvers: Li et al. 2025, arXiv:2502.07856.
 """
 from __future__ import annotations
@@ -60,6 +63,14 @@ class MeanReverting(Process):
         """IR-SDE as published: max_sigma in grey levels of 255. Its network is given the step i = 1 .. steps,
         which is one more than time=("index", steps) gives."""
         return cls(max_sigma / 255, schedule, steps=steps)
+
+    @staticmethod
+    def denoising(
+        max_sigma: float = 50.0, schedule: str = "cosine", steps: int = 100, eps: float = 0.04
+    ) -> DenoisingSDE:
+        """The published DenoisingSDE. Start it from the noisy picture x at the time whose sigma is the
+        picture's own: fd.sample(denoiser, x, times=...)."""
+        return DenoisingSDE(max_sigma / 255, schedule, eps, steps)
 
     @property
     def t_min(self) -> float:
@@ -145,7 +156,10 @@ class MeanReverting(Process):
 
     def _time_of(self, lam: Any) -> Any:
         # sigma / (alpha s_inf) = sqrt(e^{2 Theta} - 1)
-        Theta = np.logaddexp(0.0, -2 * (lam + np.log(self.s_inf))) / 2 / -np.log(self.eps)
+        return self._time_at(np.logaddexp(0.0, -2 * (lam + np.log(self.s_inf))) / 2)
+
+    def _time_at(self, Theta: Any) -> Any:
+        Theta = Theta / -np.log(self.eps)
         if self.steps is None:
             return _inverse(self.schedule, Theta)
         table = self._table
@@ -154,6 +168,42 @@ class MeanReverting(Process):
 
     def prior_std(self, t: float) -> float:
         return float(self.s_inf)
+
+
+@dataclass(frozen=True)
+class DenoisingSDE(MeanReverting):
+    """dx = theta (x_0 - x) dt + s_inf sqrt(2 theta) dw, whose law is that of a process with alpha = 1."""
+
+    const = None
+
+    def alpha(self, t: Number) -> Number:
+        return full_like(t, 1.0)
+
+    def dalpha(self, t: Number) -> Number:
+        return full_like(t, 0.0)
+
+    def dsigma(self, t: Number) -> Number:
+        return divide(self.g2(t), 2 * self.sigma(t))
+
+    def f(self, t: Number) -> Number:
+        return full_like(t, 0.0)
+
+    def g2(self, t: Number) -> Number:
+        return super().g2(t) * exp(-2 * self.Theta(t))
+
+    def dlam(self, t: Number) -> Number:
+        return -divide(self.theta(t), expm1(2 * self.Theta(t)))
+
+    def lam(self, t: Number) -> Number:
+        return -log(self.sigma(t))
+
+    def _time_of(self, lam: Any) -> Any:
+        share = np.exp(-2 * (lam + np.log(self.s_inf)))  # of the variance at t = inf
+        t = self._time_at(-np.log1p(-np.where(share < 1, share, 0.0)) / 2)
+        return np.where(share < 1, t, np.inf)
+
+    def prior_std(self, t: float) -> float:
+        return float(self.sigma(float(t)))
 
 
 def _line(t: Number) -> Number:

@@ -44,7 +44,9 @@ def interpolated(s: Node, t: Node, nodes: Sequence[Node], on: Coordinates = STRA
 class Adams(Straight, Multistep):
     """Base of the explicit Adams methods; `weights` says how much of each slope, newest first.
 
-    legacy: never a lower order than the history allows, in the step to sigma = 0 neither.
+    Their weights are finite at sigma = 0, so that the step there is one like the others.
+
+    legacy: never a lower order than the history allows.
     """
 
     order: int = 4
@@ -52,7 +54,7 @@ class Adams(Straight, Multistep):
 
     orders = (1, 2, 3, 4)
 
-    def limit(self, step: int, steps: int) -> int:
+    def limit(self, step: int, steps: int, clean: bool = False) -> int:
         return self.order if self.legacy else super().limit(step, steps)
 
     def weights(self, s: Node, t: Node, nodes: Sequence[Node]) -> Sequence[Number]:
@@ -70,5 +72,4 @@ class Adams(Straight, Multistep):
         return [*past, (s, d)]
 
     def last(self, p: Any, s: Node, t: Node, past: Past) -> Past:
-        regular = self.legacy and plain(s.scale) != 0
-        return self.step(p, s, t, past) if regular else super().last(p, s, t, past)
+        return super().last(p, s, t, past) if plain(s.scale) == 0 else self.step(p, s, t, past)

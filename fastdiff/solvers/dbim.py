@@ -10,6 +10,9 @@ probability flow, eta = 1 the Markov bridge; marginals are exact for each. So or
 `dpmpp-2m` with weight "heun" and order 3 `dpmpp-3m`, on `DiffusionBridge` as on any process. The prediction
 at T enters no history (its lambda is -inf).
 
+The draw of the step from T is the sample's latent. `fd.invert` leads data up to the first time below T, where
+x = a x_T + b m(x_T) + c xi gives the xi that decodes to them; `fd.edit.Known` fills in pictures with holes.
+
 Source: Zheng et al. 2025, arXiv:2405.15885.
 """
 from __future__ import annotations
@@ -47,7 +50,7 @@ class DBIM(Multistep):
         if self.eta == 0:
             past = [*past, (s, m)]
             p.x = adams(p.x, s, t, "data", past[::-1])
-            return past
+            return past if self.order > 1 else []
         w2 = -expm1(2 * (s.lam - t.lam)) * self.eta**2
         p.x = t.alpha * m + t.sigma * sqrt(1 - w2) * ((p.x - s.alpha * m) / s.sigma)
         p.x = p.x + t.sigma * sqrt(w2) * p.noise(s, t)

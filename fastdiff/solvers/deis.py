@@ -8,7 +8,8 @@
 
 order = nodes of the polynomial (tab q of the paper is order q + 1). The integrals of "rhoab" and "logrho" are
 closed; those of "tab" are of rho, by parts, and by 24-point Gauss-Legendre in sqrt(t), for rho is like
-sqrt(t) beside t = 0. They sum to rho_t - rho_s exactly. Order 1 is `ddim`.
+sqrt(t) beside t = 0. They sum to rho_t - rho_s exactly, and but for "logrho" are finite to sigma = 0, so that
+the last step keeps its order. Order 1 is `ddim`.
 
 Source: Zhang & Chen 2022, arXiv:2204.13902, equations 14 to 16, section 3.3.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
@@ -45,6 +47,13 @@ class DEIS(Multistep):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "order", OWN_ORDER.get(self.method, self.order))
+
+    def limit(self, step: int, steps: int, clean: bool = False) -> int:
+        return super().limit(step, steps, clean and self.variant == "logrho")
+
+    def last(self, p: Any, s: Node, t: Node, past: Past) -> Past:
+        regular = self.method == "multistep" and self.variant != "logrho" and isfinite(plain(t.t))
+        return self.step(p, s, t, past) if regular and past else super().last(p, s, t, past)
 
     def step(self, p: Any, s: Node, t: Node, past: Past) -> Past:
         known = [(s, p.model(p.x, s)), *past[::-1]]

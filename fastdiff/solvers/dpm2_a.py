@@ -19,12 +19,14 @@ from typing import Any
 from ..core.math import log, sqrt
 from ..core.process import Node
 from ..core.solver import Past
-from .euler_a import EulerA
+from ._exponential import Ancestral
 
 
 @dataclass(frozen=True)
-class DPM2A(EulerA):
+class DPM2A(Ancestral):
     key = "dpm2-a"
+    order = 1
+    source = "Karras et al. 2022, arXiv:2206.00364"
 
     def step(self, p: Any, s: Node, t: Node, past: Past) -> Past:
         up = self.eta * t.rho * sqrt(1 - (t.rho / s.rho) ** 2)

@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..core.math import Number, cos, exp, expm1, gauss_legendre, log, pi_like, plain, sin, sqrt
+from ..core.math import Number, cos, decided, exp, expm1, gauss_legendre, log, pi_like, plain, sin, sqrt
 from ..core.process import Node
 from ..core.solver import Multistep, Past, check_range
 from ._exponential import adams, from_noise
@@ -69,7 +69,7 @@ class FlowSDE(Multistep):
             return self.scale**2 / 2 * (s.t - t.t)
         nodes = [(exp(v), w) for v, w in gauss_legendre(log(t.t), log(s.t), POINTS)]
         e = self.scale**2 / 2 * sum(w * v * (self.w(v) / s.process.sigma(v)) ** 2 for v, w in nodes)
-        return e if plain(e) < FULL else FULL
+        return e if decided(e, lambda v: v < FULL) else FULL
 
     def w(self, t: Number) -> Number:
         """w / scale."""
@@ -82,8 +82,8 @@ class FlowSDE(Multistep):
         if self.tau == "square":
             return t * t
         if self.tau == "clipping":
-            return 2 * t - 1 if plain(t) > 0.5 else 0
+            return 2 * t - 1 if decided(t, lambda v: v > 0.5) else 0
         if self.tau == "exp":
             return exp(-(((t - 1) / self.width) ** 2))
-        t = t if plain(t) < TAN_END else TAN_END
+        t = t if decided(t, lambda v: v < TAN_END) else TAN_END
         return sin(pi_like(t) * t / 2) / cos(pi_like(t) * t / 2)

@@ -42,8 +42,8 @@ class GHVB(Straight, Multistep):
         """The digits after the point, as they are written: 2.3 means 0.3."""
         return round(self.order + 1 - math.ceil(self.order), 9)
 
-    def limit(self, step: int, steps: int) -> int:
-        return math.ceil(super().limit(step, steps))
+    def limit(self, step: int, steps: int, clean: bool = False) -> int:
+        return math.ceil(super().limit(step, steps, clean))
 
     def step(self, p: Any, s: Node, t: Node, past: Past) -> Past:
         d = p.model(p.x, s)

@@ -4,8 +4,8 @@
     v         = (1 - beta) v + beta p,      v_0 = p_0
     x_t / c_t = x_s / c_s + (tau_t - tau_s) v
 
-c, tau, d as in `euler`. beta = 1 is `ipndm`; else order 1: `ghvb` keeps it. For guidance so strong that
-`ipndm` diverges.
+c, tau, d as in `euler`. beta = 1 is `ipndm` but for the step to sigma = 0; else order 1: `ghvb` keeps it. For
+guidance so strong that `ipndm` diverges.
 
 Source: Wizadwongsa et al. 2023, arXiv:2307.11118, section 4.1.
 """

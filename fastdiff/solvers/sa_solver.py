@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..core.math import Number, plain
+from ..core.math import Number, decided, plain
 from ..core.process import Node
 from ..core.solver import Past, Solver
 from ._exponential import Known, adams, fresh, from_noise, midpoint, singlestep
@@ -72,10 +72,10 @@ class SASolver(Solver):
             tau = tau(t)
         elif isinstance(tau, tuple):
             level, low, high = tau
-            tau = level if low <= plain(t.t) <= high else 0.0
+            tau = level if decided(t.t, lambda v: low <= v <= high) else 0.0
         return tau * tau
 
-    def limit(self, step: int, steps: int) -> int:
+    def limit(self, step: int, steps: int, clean: bool = False) -> int:
         q = max(self.predictor, self.corrector - 1)
         lower = self.lower_order_final == "always" or (self.lower_order_final == "auto" and steps < 15)
         return min(q, steps - step) if lower else q

@@ -12,11 +12,12 @@ Source: Zheng et al. 2024, arXiv:2402.19159, algorithm 2.
 """
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.math import plain
+import numpy as np
+
+from ..core.math import decided, plain
 from ..core.process import Node
 from ..core.solver import Past, Solver, check_range, renoise
 
@@ -49,10 +50,12 @@ class TCD(Solver):
             return t
         if not self.legacy:
             return t.process.node((1 - self.gamma) * t.t)
-        index = round(plain(t.t) * self.train_steps - 1, 6)
-        if index < 0.5:
+        time = t.t if isinstance(t.t, np.ndarray) else plain(t.t)
+        index = np.round(time * self.train_steps - 1, 6)
+        if decided(index, lambda v: v < 0.5):
             return t
-        return t.process.node(0 * t.t + (math.floor((1 - self.gamma) * index) + 1) / self.train_steps)
+        down = (np.floor((1 - self.gamma) * index) + 1) / self.train_steps
+        return t.process.node(0 * t.t + (down if isinstance(down, np.ndarray) else float(down)))
 
     def step(self, p: Any, s: Node, t: Node, past: Past) -> Past:
         u = self.beyond(t)

@@ -40,7 +40,7 @@ class USF(Solver):
     def stochastic(self) -> bool:
         return any(entry.tau > 0 for entry in self.schedule)
 
-    def limit(self, step: int, steps: int) -> int:
+    def limit(self, step: int, steps: int, clean: bool = False) -> int:
         if len(self.schedule) not in (1, steps):
             raise ValueError(f"solver 'usf': schedule has {len(self.schedule)} entries for {steps} steps; "
                              "give one for each, or one for all")

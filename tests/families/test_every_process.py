@@ -53,6 +53,16 @@ def ve(t, low=0.01, high=50.0):
     return mp.mpf(1), mp.mpf(low) * (mp.mpf(high) / mp.mpf(low)) ** t
 
 
+def ve_from_zero(t, low=0.01, high=50.0):
+    return mp.mpf(1), mp.sqrt(ve(t, low, high)[1] ** 2 - mp.mpf(low) ** 2)
+
+
+def sb_ve(t):
+    """c (k^{2t} - 1) / (2 log k) of the parameters as they were rounded: k is a quotient of two floats."""
+    low = P.DiffusionBridge.sb_ve().base.sigma_min
+    return ve_from_zero(t, low, P.DiffusionBridge.sb_ve().base.sigma_max)
+
+
 def linear_vp(t):
     return 1 - t, mp.sqrt(1 - (1 - t) ** 2)
 
@@ -121,6 +131,11 @@ def irsde(t, steps=100, s_inf=50 / 255, eps=0.005):
     return alpha, mp.mpf(s_inf) * mp.sqrt(1 - alpha**2)
 
 
+def still(formula):
+    """The mean stays at the data."""
+    return lambda t: (mp.mpf(1), formula(t)[1])
+
+
 def ouve(t, theta=1.5, low=0.05, high=0.5):
     theta, low, growth = mp.mpf(theta), mp.mpf(low), mp.log(mp.mpf(high) / mp.mpf(low))
     grown = mp.exp(2 * growth * t) - mp.exp(-2 * theta * t)
@@ -150,6 +165,7 @@ REFERENCES = [
     (P.VPSigmoid(-3.0, 3.0, 1.0, 0.0), lambda t: vp_sigmoid(t, floor=0.0)),
     (P.VE(), ve),
     (P.VE(0.02, 100.0), lambda t: ve(t, 0.02, 100.0)),
+    (P.VE(exact_variance=True), ve_from_zero),
     (P.EDM(), lambda t: (mp.mpf(1), t)),
     (P.FlowMatching(), lambda t: (1 - t, t)),
     (P.Trig(), trig),
@@ -162,11 +178,17 @@ REFERENCES = [
     (P.MeanReverting(0.2, "linear", 0.01), lambda t: mean_reverting(t, linear_theta, 0.2, 0.01)),
     (P.MeanReverting(schedule="const"), lambda t: mean_reverting(t, lambda u: u)),
     (P.MeanReverting.irsde(), irsde),
+    (P.MeanReverting.denoising(), still(lambda t: irsde(t, eps=0.04))),
+    (
+        type(P.MeanReverting.denoising())(0.2, "linear", 0.01),
+        still(lambda t: mean_reverting(t, linear_theta, 0.2, 0.01)),
+    ),
     (P.OUVE(), ouve),
     (P.OUVE(0.0, 0.02, 3.0), lambda t: ouve(t, 0.0, 0.02, 3.0)),
     (P.NonlinearSDE(), vp),
     (P.DiffusionBridge(), bridge(lambda t: vp(t, 0.1, 2.1), 1.0)),
     (P.DiffusionBridge(P.EDM()), bridge(lambda t: (mp.mpf(1), t), 80.0)),
+    (P.DiffusionBridge.sb_ve(), bridge(sb_ve, 1.0)),
 ]
 IDS = [f"{p.key}-{i}" for i, (p, _) in enumerate(REFERENCES)]
 every_reference = pytest.mark.parametrize("process, exact", REFERENCES, ids=IDS)
@@ -430,6 +452,8 @@ def test_numbers_of_any_make_are_the_same_process():
         (lambda: P.OUVE(sigma_max=0.01), "0 < sigma_min < sigma_max"),
         (lambda: P.DiffusionBridge(P.OUVE()), "has a const of its own"),
         (lambda: P.DiffusionBridge(P.FlowMatching()), "alpha.t_max. > 0 of the base"),
+        (lambda: P.DiffusionBridge.sb_ve(k=1.0), "need k > 1, finite, got 1.0"),
+        (lambda: P.DiffusionBridge.sb_ve(c=-1.0), "need c > 0, finite, got -1.0"),
         (lambda: P.DiscreteVP().respace("ddim999"), "no integer stride"),
         (lambda: P.DiscreteVP().respace("10,x"), 'expected "10,15,20"'),
         (lambda: P.DiscreteVP().respace([900, 1]), "section 0 has 500 steps"),
@@ -441,7 +465,10 @@ def test_wrong_parameters(make, message):
 
 
 def test_parameters_that_are_no_numbers():
-    for make in (lambda: P.VP("0.1"), lambda: P.VE(None), lambda: P.EDM(True)):
+    sb = P.DiffusionBridge.sb_ve
+    with pytest.raises(TypeError, match="exact_variance must be a bool"):
+        P.VE(exact_variance=1)
+    for make in (lambda: P.VP("0.1"), lambda: P.VE(None), lambda: P.EDM(True), lambda: sb(k="2")):
         with pytest.raises(TypeError, match="must be a number"):
             make()
     with pytest.raises(TypeError, match="alphas_cumprod must be a sequence of numbers"):
@@ -450,6 +477,7 @@ def test_parameters_that_are_no_numbers():
 
 def test_processes_by_name():
     assert processes.make("vp", beta_min=0.2) == P.VP(0.2) and processes.make("vp-discrete") == P.DiscreteVP()
+    assert processes.make("sb-ve") == P.DiffusionBridge.sb_ve()
     assert processes.make("rectified-flow") == P.FlowMatching() and P.names() == KEYS
     assert {"VP", "EDM", "DiscreteVP"} <= set(dir(P))
     assert processes.make("discrete-vp", betas="cosine") == P.DiscreteVP.cosine()

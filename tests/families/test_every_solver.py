@@ -20,9 +20,12 @@ from fastdiff.core.grid import grids
 from fastdiff.core.interpret import interpret
 from fastdiff.core.number import Real, precision
 from fastdiff.core.plan import plan
-from fastdiff.core.predict import PREDICTIONS, input_scale
+from fastdiff.core.predict import PREDICTIONS, convert, input_scale
 from fastdiff.core.process import Process, processes
 from fastdiff.core.solver import Solver, solvers
+from fastdiff.guidance import Clip
+from fastdiff.runtime.denoiser import Denoiser
+from fastdiff.runtime.sample import sample
 from fastdiff.testing import GaussianMixture, affine_law, order_of, pf_ode
 from fastdiff.testing.solvers import Digits, exact_mixture, planned, variants
 
@@ -244,8 +247,9 @@ def combinations(process: str) -> list[tuple[str, dict[str, Any], str]]:
 @pytest.mark.parametrize("process", processes.names())
 def test_plan_is_formula(process: str) -> None:
     """Traced and direct agree to 1e-12. Where they do not, 60 digits decide: the plan may err by 4 times as
-    much as the formula in float64 does, or by 8 roundings of numbers 1 / alpha as large as the data, which
-    is what noise predictions cost."""
+    much as the formula in float64 does, by 8 roundings of numbers 1 / alpha as large as the data, which is
+    what noise predictions cost, or by one rounding of its largest coefficient (a Runge-Kutta step from
+    sigma = 50 down divides by small sigmas)."""
     made = processes.make(process)
     for i, (key, options, predicts) in enumerate(combinations(process)):
         solver = solvers.make(key, **options)
@@ -262,7 +266,7 @@ def test_plan_is_formula(process: str) -> None:
             y = interpret(
                 p, lambda x, call, branch, net=net: net(x, made.node(call.t)), x, noise=draw, consts=consts
             )
-            assert p.nfe == d.calls
+            assert p.nfe == d.calls and np.isfinite(y).all() and np.isfinite(d.x).all()
             if relative(y, d.x) > 1e-12:
                 exact = in_60_digits(solver, made, times, predicts, x)
                 many = 8.0
@@ -272,8 +276,98 @@ def test_plan_is_formula(process: str) -> None:
                     c.t == times[0] for c in p.calls
                 )  # calls at the first time, each on the last one's
                 many /= max(1e-9, float(made.alpha(times[0])) ** max(1, nested))
+                many = max(many, *(float(np.abs(c).max(initial=0)) for c in p.coeffs))
                 allowed = max(1e-12, 4 * relative(d.x, exact), many * 2.2e-16)
                 assert relative(y, exact) <= allowed, (solver.describe(), predicts, steps, final)
+
+
+@pytest.mark.parametrize("key", planned())
+def test_thresholds_and_a_users_times(key: str) -> None:
+    """A clip of the data prediction, on times of no grid: the plan with the hook is the formula run over a
+    network that clips by itself. Kinds of prediction in turn, to sigma = 0 and not."""
+    clip = Clip(-0.8, 0.8)
+    for i, options in enumerate(variants(key)):
+        if options.get("reproject") is False:  # keeps the noise that the network itself gave
+            continue
+        solver, predicts = solvers.make(key, **options), PREDICTIONS[(i + len(key)) % len(PREDICTIONS)]
+        times = np.array([0.9, 0.71, 0.68, 0.3, (0.0, 0.05)[i % 2]])
+        p = plan(solver, VP, times, predicts=predicts, hooks=[clip])
+
+        def clipped(x: Any, n: Any, predicts: str = predicts) -> Any:
+            a, b = convert("data", predicts, n)
+            return a * x + b * MIXTURE.expectations(x, n.alpha, n.sigma)[0].clamp(-0.8, 0.8)
+
+        d = Direct(clipped, X, predicts, wanted=solver.predicts, noise=draw)
+        solver.record(d, [VP.node(float(t)) for t in times])
+        plain = network(VP, predicts)
+        y = interpret(
+            p,
+            lambda x, call, b, net=plain: net(x, VP.node(call.t)),
+            X,
+            noise=draw,
+            hook=lambda call, *args: [args[0].clamp(-0.8, 0.8)],
+        )
+        assert sum(c.kind == "predict" for c in p.calls) == p.nfe == d.calls
+        assert y.isfinite().all() and relative(y, d.x) <= 1e-11, (solver.describe(), predicts)
+
+
+@pytest.mark.parametrize("key", planned())
+def test_each_sample_its_own_times(key: str) -> None:
+    """The tables of a plan over arrays of times, one column for each sample, against each sample's own direct
+    run. A formula that would take another form for one of them refuses."""
+    own, x = np.array([[0.9, 0.62, 0.55, 0.2], [0.85, 0.66, 0.58, 0.25]]), np.array([0.4, -1.3])
+
+    def noise(step: int, column: int) -> np.ndarray:
+        return np.random.default_rng([step + 1, column]).standard_normal(2)
+
+    for options in variants(key):
+        solver = solvers.make(key, **options)
+        made = plan(solver, VP, own[0]).generic()
+        if options.get("tau") == "clipping":  # 2 t - 1 above t = 1 / 2, and 0 below, within one step
+            with pytest.raises(ValueError, match="another form for some of the samples"):
+                made.coefficients(list(own.T))
+            continue
+        found = made.coefficients(list(own.T))
+        calls = iter(found.times)
+
+        def net(x: Any, call: Any, branch: int, calls: Any = calls) -> Any:
+            t = np.broadcast_to(next(calls), 2)
+            return MIXTURE.expectations(x, VP.alpha(t), VP.sigma(t))[1]
+
+        y = interpret(made, net, x, noise=noise, tables=found.tables)
+        for j in range(2):
+            d = Direct(
+                lambda x, n: MIXTURE.expectations(x, float(n.alpha), float(n.sigma))[1],
+                x[j : j + 1],
+                "noise",
+                wanted=solver.predicts,
+                noise=lambda step, column, j=j: noise(step, column)[j : j + 1],
+            )
+            solver.record(d, [VP.node(float(t)) for t in own[j]])
+            assert abs(y[j] - d.x[0]) <= 1e-10, (solver.describe(), j)
+
+
+@pytest.mark.parametrize("key", sorted(set(solvers.names()) - set(planned())))
+def test_those_without_a_plan_run_too(key: str) -> None:
+    """Adaptive ones and those that ask operators: two times or three, to sigma = 0 and not, under a threshold
+    (which adaptive ones refuse), whatever the network predicts: finite, of the data's size."""
+    x = torch.linspace(-2, 2, 6, dtype=torch.float64)[:, None]
+    adaptive = solvers.make(key).adaptive
+    for i, predicts in enumerate(PREDICTIONS):
+        den = Denoiser(MIXTURE.denoiser(VP, predicts), VP, predicts=predicts)
+        hooks = [Clip(-3.0, 3.0)] if i % 2 and not adaptive else []
+        times = [0.9, 0.0] if adaptive else [0.9, 0.4, (0.0, 0.05)[i % 2]]
+        y = sample(den, x, solver=key, times=times, hooks=hooks, seeds=0)
+        assert y.isfinite().all() and y.abs().max() < 6, (key, predicts)
+    if adaptive:
+        with pytest.raises(ValueError, match="Clip acts at a point that adaptive steps do not have"):
+            sample(den, x, solver=key, times=[0.9, 0.0], hooks=[Clip(-3.0, 3.0)])
+
+
+def test_samples_on_both_sides_of_an_interval_are_refused() -> None:
+    made = plan("sa-solver", VP, [0.9, 0.6, 0.25]).generic()  # tau = 1 for t in [0.2, 0.8]
+    with pytest.raises(ValueError, match="another form for some of the samples"):
+        made.coefficients([np.array([0.9, 0.9]), np.array([0.6, 0.6]), np.array([0.25, 0.1])])
 
 
 def network(process: Process, predicts: str) -> Any:

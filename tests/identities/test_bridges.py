@@ -20,8 +20,8 @@ from fastdiff.core.solver import Solver, solvers
 from fastdiff.testing import GaussianMixture, affine_law, order_of, pf_ode
 from fastdiff.testing.solvers import planned
 
-VP, VE = P.DiffusionBridge.vp(), P.DiffusionBridge.ve()
-BRIDGES = [VP, VE, P.DiffusionBridge(P.VPCosine())]
+VP, VE, SB_VE = P.DiffusionBridge.vp(), P.DiffusionBridge.ve(), P.DiffusionBridge.sb_ve()
+BRIDGES = [VP, VE, P.DiffusionBridge(P.VPCosine()), SB_VE]
 MIXTURE = GaussianMixture([0.3, 0.7], [-1.0, 1.5], [0.3, 0.5])
 X_T = torch.linspace(-1.5, 1.0, 9, dtype=torch.float64)
 X = torch.linspace(-2.0, 2.0, 9, dtype=torch.float64).flip(0)
@@ -159,6 +159,91 @@ def test_order_on_a_bridge(order: int) -> None:
 
 def bridge_net(bridge: Process, mixture: GaussianMixture) -> Any:
     return lambda x, n: mixture.expectations(x - float(n.process.offset(n.t)) * X_T, n.alpha, n.sigma)[0]
+
+
+# SB-VE
+
+
+def test_sb_ve_as_printed() -> None:
+    """Table 1 of the speech paper: sigma_t^2 = c (k^{2t} - 1) / (2 log k), mean and deviation of x_t, and the
+    first-order ODE and SDE samplers that it takes over, which are `dbim` with eta 0 and 1."""
+    k, c = 2.6, 0.4
+
+    def sigmas(t: float) -> tuple[float, float]:
+        s, end = (math.sqrt(c * (k ** (2 * u) - 1) / (2 * math.log(k))) for u in (t, 1.0))
+        return s, math.sqrt(end**2 - s**2)
+
+    end = sigmas(1.0)[0]
+    for t in (0.03, 0.4, 0.95):
+        s, bar = sigmas(t)
+        ours = SB_VE.alpha(t), SB_VE.offset(t), SB_VE.sigma(t)
+        assert ours == pytest.approx((bar**2 / end**2, s**2 / end**2, s * bar / end), rel=1e-12)
+        assert SB_VE.g2(t) == pytest.approx(c * k ** (2 * t), rel=1e-13)
+    for s, t in ((0.95, 0.7), (0.4, 0.1)):
+        (a, abar), (b, bbar) = sigmas(s), sigmas(t)
+        m = net(X, s)
+        ode = (b * bbar) / (a * abar) * X + (bbar**2 - abar * b * bbar / a) / end**2 * m
+        ode = ode + (b**2 - a * b * bbar / abar) / end**2 * X_T
+        sde = b**2 / a**2 * X + (1 - b**2 / a**2) * m + b * math.sqrt(1 - b**2 / a**2) * draw(0, 0)
+        for eta, want in ((0.0, ode), (1.0, sde)):
+            ours = run(plan("dbim", SB_VE, [s, t], predicts="data", eta=eta), X)
+            assert torch.allclose(ours, want, rtol=1e-12, atol=1e-12)
+
+
+# encoding, and pictures with holes
+
+
+@pytest.mark.parametrize("bridge", [VP, SB_VE], ids=lambda b: type(b.base).__name__)
+def test_encode_and_decode(bridge: P.DiffusionBridge) -> None:
+    """DBIM's latent is the draw of its first step, from T to the first time below. The data go up to there by
+    the inverse of the deterministic steps; decoding with that draw gives them back."""
+    data = GaussianMixture([1.0], [0.5], [0.8])
+    consts = {"x_T": X_T[:, None]}
+
+    def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        n = bridge.node(float(t[0]))
+        if n.pure:
+            return torch.full_like(x, 0.5)
+        return data.expectations(x - float(bridge.offset(n.t)) * consts["x_T"], n.alpha, n.sigma)[0]
+
+    den, x0 = fd.Denoiser(model, bridge, predicts="data"), data.sample((9, 1), seed=2)
+    times = np.linspace(1.0, 0.02, 30) * bridge.t_max
+    first = bridge.node(float(times[1]))
+    up = fd.invert(den, x0, "dbim", times=times[1:], iterations=30, consts=consts)
+    latent = (up - float(bridge.offset(first.t)) * consts["x_T"] - float(first.alpha) * 0.5) / first.sigma
+    again = fd.sample(
+        den, consts["x_T"], solver="dbim", times=times, consts=consts, noise=lambda like, d: latent
+    )
+    assert (again - x0).abs().max() <= 1e-9
+    assert (fd.sample(den, up, solver="dbim", times=times[1:], consts=consts) - x0).abs().max() <= 1e-9
+
+
+def test_a_picture_with_holes() -> None:
+    """m <- m mask + x_T (1 - mask) in every step, by hand; what is known comes out as it is."""
+    mask = (torch.arange(9) % 3 > 0).double()[:, None]
+    x_T, den = X_T[:, None], fd.Denoiser(lambda x, t: torch.tanh(1.3 * x), VP, predicts="data")
+    times, draws = np.array([1.0, 0.8, 0.5, 0.2, 0.0]), torch.cos(5 * X)[:, None]
+    run: dict[str, Any] = {"solver": "dbim", "times": times, "consts": {"x_T": x_T}}
+    y = fd.sample(den, x_T, hooks=[fd.edit.Known(mask)], noise=lambda like, d: draws, **run)
+    x = x_T
+    for s, t in zip(times, times[1:], strict=False):
+        (a, b, c), (a1, b1, c1) = (
+            (float(VP.offset(u)), float(VP.alpha(u)), float(VP.sigma(u))) for u in (s, t)
+        )
+        m = torch.tanh(1.3 * x) * mask + x_T * (1 - mask)
+        x = a1 * x_T + b1 * m + c1 * (draws if c == 0 else (x - a * x_T - b * m) / c)
+    torch.testing.assert_close(y, x, rtol=1e-12, atol=1e-12)
+    assert torch.equal(y[mask == 0], x_T[mask == 0])
+    given = {"hooks": [fd.edit.Known(mask, x_T)], "seeds": 0}
+    assert torch.equal(fd.sample(den, x_T, **given, **run), fd.sample(den, x_T, chunk=4, **given, **run))
+    with pytest.raises(ValueError, match="has no const; give known="):
+        fd.sample(
+            fd.Denoiser(lambda x, t: x, P.VP(), predicts="data"), x_T, steps=2, hooks=[fd.edit.Known(mask)]
+        )
+    with pytest.raises(ValueError, match="mask must lie in"):
+        fd.edit.Known(2 * mask)
+    with pytest.raises(TypeError, match="known must be a tensor"):
+        fd.edit.Known(mask, 0.5)  # type: ignore[arg-type]
 
 
 # laws

@@ -175,6 +175,33 @@ def test_the_published_discrete_process(schedule: str) -> None:
     assert process.alpha(1.0) == pytest.approx(eps, rel=1e-13) and process.t_min == 0.01
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_the_published_denoising_sde(schedule: str) -> None:
+    """Its sums of theta and the drift of its probability flow; and a picture whose noise is known comes back
+    in one step, from the time whose sigma is the noise's."""
+    T, lam0, eps = 100, 50 / 255, 0.04
+    process = P.MeanReverting.denoising(schedule=schedule)
+    if schedule == "cosine":
+        c = np.cos((np.arange(T + 3) / (T + 2) + 0.008) / 1.008 * np.pi / 2) ** 2
+        theta = 1 - c[1:-1] / c[0]
+    else:
+        theta = np.linspace(1e-4, 0.02, T + 1) * 1000 / (T + 1)
+    grown = np.cumsum(theta) - theta[0]
+    dt = -math.log(eps) / grown[-1]
+    for i in (100, 57, 2):
+        A = math.exp(-2 * grown[i] * dt)
+        assert process.alpha(i / T) == 1 and process.const is None
+        assert process.sigma(i / T) == pytest.approx(lam0 * math.sqrt(1 - A), rel=1e-10)
+        # their step of the probability flow is x + lam0^2 theta A dt score, ours x + g^2 / 2 (1 / T) score
+        assert process.g2(i / T) / (2 * T) == pytest.approx(lam0**2 * theta[i] * A * dt, rel=1e-10)
+    sigma = 25 / 255
+    t = process.time_of(-math.log(sigma))
+    noisy = torch.cos(X) + sigma * draw(0, 0)
+    back = interpret(plan("ddim", process, [t, 0.0]), lambda x, c, b: draw(0, 0), noisy)
+    assert torch.allclose(back, torch.cos(X), rtol=0, atol=1e-12)
+    assert process.time_of(-math.log(2 * lam0)) == math.inf  # more noise than it ever has
+
+
 def test_a_known_picture_comes_back() -> None:
     """With the true noise one step of the probability flow is exact, from any time."""
     process, x0 = P.MeanReverting(0.2), torch.cos(X)
