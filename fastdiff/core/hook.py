@@ -25,6 +25,8 @@ POINTS = ("predict", "noise", "state", "population")  # those that insert call s
 class Hook:
     branches: int = 0  # network calls besides the plain one
     grad: ClassVar[str] = "none"  # "input": `ctx.vjp` is used, so the network call keeps its graph until then
+    adjoint: ClassVar[str] = "autograd"  # "stop": gradients through a run take what it does as constant
+    trains: bool = False  # its weights carry gradients, where they are asked for at plain numbers
     history: ClassVar[str] = "keep"  # "reset": what a state or population hook does spoils the history
 
     def acts(self, point: str) -> bool:

@@ -152,6 +152,7 @@ class Executor:
         self.tables = tables_of(plan)
         self.tables.check(self.arithmetic)
         self.tables.of(self.arithmetic, self.device)
+        self.calls = {k for k, s in enumerate(plan.stages) if s.call is not None and s.call.kind == "net"}
         self.random = plan.stochastic or any(c.kind != "net" for c in plan.calls)
         self.buffers: list[dict[int, Tensor]] = []  # sets not in use; a run takes one and puts it back
         # the loop in C++ takes plain CPU tensors; a network that has proved too odd for it is spared it

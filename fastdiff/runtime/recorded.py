@@ -1,0 +1,15 @@
+"""Which machinery a gradient mode is run by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .gradients import Adjoint, Checkpoint, Mode
+from .replay import Tape, checkpointed
+from .run import Run
+
+
+def run_recorded(mode: Mode, tape: Tape, **look: Any) -> Run:
+    if isinstance(mode, Checkpoint):
+        return checkpointed(mode.schedule, tape, **look)
+    raise NotImplementedError
