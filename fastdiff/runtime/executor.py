@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from .. import _C  # type: ignore[attr-defined]
+from ..core.math import plain
 from ..core.plan import DRAWS, INPUTS, OUTPUTS, Plan, PlanCall
 from ..core.predict import convert, input_scale
 from ..core.process import Process
@@ -118,7 +119,7 @@ class Tables:
         weights, first = {0: 1.0}, 1
         for hook in self.hooks:
             if hook.branches:
-                own = [float(w) for w in hook.weights(node, call.step)]
+                own = [plain(w) for w in hook.weights(node, call.step)]
                 extra = range(first, first + hook.branches)
                 if (
                     any(b in call.branches for b in extra)

@@ -368,6 +368,20 @@ def leaves_of(tensors: Sequence[Tensor], start: int = 0) -> tuple[list[Tensor], 
     return list({id(t): t for t in found}.values()), old
 
 
+@contextmanager
+def silent(leaves: Sequence[Tensor]) -> Iterator[None]:
+    """Hooks on these tensors see the whole gradient at the end, not its parts."""
+    hooks = [h for t in leaves if (h := t._backward_hooks)]
+    held = [dict(h) for h in hooks]
+    for h in hooks:
+        h.clear()
+    try:
+        yield
+    finally:
+        for h, before in zip(hooks, held, strict=True):
+            h.update(before)
+
+
 class Pull:
     """The gradients of one backward pass, gathered segment by segment from the last."""
 
@@ -396,16 +410,14 @@ class Pull:
                 leaves = between(run)
                 run.registers.update(leaves.registers)
                 cuts.rest(run, j)
-        ends: list[tuple[Tensor, Tensor]] = []
-        for r in [r for r in self.bar if run.registers.get(r) is not None]:
-            end = run.registers[r]
-            if end is not leaves.registers.get(r):  # else it only waits
-                ends.append((end, self.bar.pop(r).to(end.dtype)))
+        ends = [
+            (run.registers[r], self.bar.pop(r)) for r in list(self.bar) if run.registers.get(r) is not None
+        ]
         if run.ctx is not None and any(g is not None for g in self.memory):
             held = [v for v in pytree.tree_leaves(run.ctx.memory) if isinstance(v, Tensor)]
             pairs = zip(held, self.memory, strict=True)
             ends += [(v, g) for v, g in pairs if g is not None]
-        self._vjp([(e, g) for e, g in ends if e.requires_grad], leaves)
+        self._vjp([(e, g.to(e.dtype)) for e, g in ends if e.requires_grad], leaves)
         return replace(leaves, tensors=[t.detach() for t in leaves.tensors])
 
     def _vjp(self, ends: list[tuple[Tensor, Tensor]], leaves: Snapshot) -> None:
@@ -414,24 +426,24 @@ class Pull:
         inputs = [*self.stand.values(), *tape.captured]
         sources = [*mine, *(inputs[i] for i in self.chosen)]
         found: Sequence[Tensor | None] = [None] * len(sources)
-        if ends and sources:
-            known = {id(t) for t in (*leaves.tensors, *inputs)}
-            others = (t for t in leaves_of([e for e, _ in ends])[0] if id(t) not in known)
-            self.strangers += map(weakref.ref, others)
+        if not sources:
+            return
+        known = {id(t) for t in (*leaves.tensors, *inputs)}
+        others = (t for t in leaves_of([e for e, _ in ends])[0] if id(t) not in known)
+        self.strangers += map(weakref.ref, others)
+        # what has come so far goes in first, so that sums are taken in the order of one long graph
+        ends += [(inputs[i], g) for i in self.chosen if (g := self.total[i]) is not None]
+        if ends:
             tensors, grads = zip(*ends, strict=True)
-            found = torch.autograd.grad(
-                tensors, sources, grads, allow_unused=True, retain_graph=tape.history
-            )
+            with silent(tape.captured):
+                found = torch.autograd.grad(
+                    tensors, sources, grads, allow_unused=True, retain_graph=tape.history
+                )
         back = {id(t): g for t, g in zip(mine, found, strict=False)}
-        for r, t in leaves.registers.items():
-            g = back.get(id(t))
-            if g is not None:
-                self.bar[r] = self.bar[r] + g if r in self.bar else g
+        self.bar.update((r, g) for r, t in leaves.registers.items() if (g := back.get(id(t))) is not None)
         self.memory = [back.get(id(t)) for t in leaves.tensors[len(leaves.names) :]]
         for i, g in zip(self.chosen, found[len(mine) :], strict=True):
-            if g is not None:
-                have = self.total[i]
-                self.total[i] = g if have is None else have + g
+            self.total[i] = g
 
     def result(self) -> list[Tensor | None]:
         """A leaf that only a later call uses would go without its gradient: said rather than left out."""

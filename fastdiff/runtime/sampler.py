@@ -56,6 +56,8 @@ class Sampler:
             )
         if backend is not None and backend not in _backends.NAMES:
             raise unknown("backend", backend, _backends.NAMES)
+        if any(h.trains for h in plan.hooks):
+            plan = plan.generic()
         self.denoiser, self.plan, self.backend = denoiser, plan, backend
         self._executors: dict[tuple[Any, ...], Executor] = {}
         self._trajectory: tuple[Plan, np.ndarray] | None = None
