@@ -291,8 +291,11 @@ class Tape:
 
     # the forward pass
 
-    def record(self, keep: frozenset[int], **look: Any) -> tuple[Run, dict[int, Snapshot]]:
-        """The whole run, and the snapshots before the segments in `keep`."""
+    def record(
+        self, keep: frozenset[int], whole: bool = False, **look: Any
+    ) -> tuple[Run, dict[int, Snapshot]]:
+        """The whole run, and the snapshots before the segments in `keep`; whole: none of them thin, and of
+        the other segments the generators' states."""
         cuts = self.cuts
         kept: dict[int, Snapshot] = {}
         with torch.no_grad():
@@ -301,10 +304,12 @@ class Tape:
                 cuts.run(run, 0)
                 for j in range(1, cuts.last + 1):
                     before = kept.get(j - 1, Snapshot())
-                    snapshot = self.snapshot(run, j, before) if j in keep or j == 1 else None
+                    snapshot = self.snapshot(run, j, before) if whole or j in keep or j == 1 else None
                     if snapshot is not None and j in keep:
-                        alone = j + 1 in keep or j == cuts.last
+                        alone = (j + 1 in keep or j == cuts.last) and not whole
                         kept[j] = self.thin(snapshot, j) if alone else snapshot
+                    elif snapshot is not None and whole:
+                        kept[j] = Snapshot(random=snapshot.random)
                     if j == 1 and snapshot is not None:
                         self._probe(run, snapshot)
                     else:
@@ -393,6 +398,7 @@ class Pull:
         self.chosen = [i for i, w in enumerate(wanted) if w]
         self.total: list[Tensor | None] = [None] * len(wanted)
         self.strangers: list[weakref.ref[Tensor]] = []
+        self.reached: dict[int, Tensor] = {}  # where the newest segment led
 
     def segment(self, j: int, start: Snapshot, between: Callable[[Run], Snapshot] | None = None) -> Snapshot:
         """Through segment j; between: given the run after its network call, makes the snapshot of which
@@ -410,6 +416,7 @@ class Pull:
                 leaves = between(run)
                 run.registers.update(leaves.registers)
                 cuts.rest(run, j)
+        self.reached = {r: run.registers[r].detach() for r in (*cuts.live, ())[j + 1]}
         ends = [
             (run.registers[r], self.bar.pop(r)) for r in list(self.bar) if run.registers.get(r) is not None
         ]
@@ -512,9 +519,9 @@ def _with_graph(
     return total
 
 
-def recorded(tape: Tape, keep: frozenset[int], way: Way, **look: Any) -> Run:
+def recorded(tape: Tape, keep: frozenset[int], way: Way, whole: bool = False, **look: Any) -> Run:
     """The run of a tape, its results in the graph by one node. look: callback, check_finite, progress."""
-    run, kept = tape.record(keep, **look)
+    run, kept = tape.record(keep, whole, **look)
     outs = [run.registers[r] for r in tape.cuts.outs]
     if tape.inputs:
         run.registers.update(zip(tape.cuts.outs, _Recorded.apply(tape, way, outs, kept, *tape.inputs), strict=True))
