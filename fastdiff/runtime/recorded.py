@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .gradients import Adjoint, Checkpoint, Mode, Reversible
+from .continuous import adjoint_run
+from .gradients import Checkpoint, Mode, Reversible
 from .replay import Tape, checkpointed
 from .reverse import reversed_run
 from .run import Run
@@ -15,4 +16,4 @@ def run_recorded(mode: Mode, tape: Tape, **look: Any) -> Run:
         return checkpointed(mode.schedule, tape, **look)
     if isinstance(mode, Reversible):
         return reversed_run(tape, mode.warn, **look)
-    raise NotImplementedError
+    return adjoint_run(mode, tape, **look)

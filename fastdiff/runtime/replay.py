@@ -196,6 +196,7 @@ class Tape:
         self.random = Randomness(executor.device)
         self.given: list[Tensor] = []
         self.captured: list[Tensor] = []
+        self.exact = True  # the gradient is that of the steps taken
         self.history = False  # what was captured has a graph of its own behind it
         self.add(self.registers, self.cond if cond_grad else None, tables, times)
         if cond_grad:
@@ -487,11 +488,14 @@ class _Recorded(torch.autograd.Function):
         saved = ctx.saved_tensors
         with tape.random.untouched():
             if torch.is_grad_enabled():
+                if not tape.exact:
+                    raise ValueError("gradient='adjoint' has no second derivative; use gradient='full'")
                 return None, None, None, None, *_with_graph(tape, ctx.kept, grads, wanted)
             kept = {j: replace(s, tensors=[saved[i] for i in at]) for j, (s, at) in ctx.kept.items()}
             pull = Pull(tape, grads, wanted)
             ctx.way(tape, pull, kept)
-            pull.segment(0, Snapshot())
+            if tape.exact:
+                pull.segment(0, Snapshot())
         return None, None, None, None, *pull.result()
 
 
@@ -519,9 +523,15 @@ def _with_graph(
     return total
 
 
-def recorded(tape: Tape, keep: frozenset[int], way: Way, whole: bool = False, **look: Any) -> Run:
-    """The run of a tape, its results in the graph by one node. look: callback, check_finite, progress."""
+def recorded(
+    tape: Tape, keep: frozenset[int], way: Way, whole: bool = False, exact: bool = True, **look: Any
+) -> Run:
+    """The run of a tape, its results in the graph by one node; not exact: `way` wants the result too, and
+    gives all of the gradient. look: callback, check_finite, progress."""
     run, kept = tape.record(keep, whole, **look)
+    tape.exact = exact
+    if not exact:
+        kept[tape.cuts.last + 1] = Snapshot((run.plan.out,), [run.registers[run.plan.out]])
     outs = [run.registers[r] for r in tape.cuts.outs]
     if tape.inputs:
         run.registers.update(zip(tape.cuts.outs, _Recorded.apply(tape, way, outs, kept, *tape.inputs), strict=True))
