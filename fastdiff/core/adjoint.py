@@ -3,12 +3,13 @@
     a = dL/dx_t,   V_j = a_j^T d m / dx at node j,   kappa = 1 + tau^2         from t to the noisier s, h > 0:
 
     noise   a_s = alpha_t / alpha_s a_t - sum_j kappa alpha_j^2 / alpha_s e^{-lambda_s} b_j(1) V_j
-    data    a_s = c_t / c_s a_t + sum_j kappa c_j^2 / c_s e^{kappa lambda_s} b_j(-kappa) V_j,    c = sigma e^{-tau^2 lambda}
-    b_j(r) = int_0^h e^{-r (h - u)} L_j(u) du,      L_j on lambda_t - lambda_j: t and the nodes visited before it
+    data    a_s = c_t / c_s a_t + sum_j kappa c_j^2 / c_s e^{kappa lambda_s} b_j(-kappa) V_j,    c = sigma
+    e^{-tau^2 lambda} b_j(r) = int_0^h e^{-r (h - u)} L_j(u) du,      L_j on lambda_t - lambda_j: t and the
+    nodes visited before it
 
-Parameters get the same sums of a_j^T d m / dtheta, less the last factor alpha_j / alpha_s or c_j / c_s. tau is
-the noise level of the reverse SDE, 0 for the probability flow: the diffusion does not depend on x, so along a
-given path the derivative has no stochastic integral, and noise enters through the states alone.
+Parameters get the same sums of a_j^T d m / dtheta, less the last factor alpha_j / alpha_s or c_j / c_s. tau
+is the noise level of the reverse SDE, 0 for the probability flow: the diffusion does not depend on x, so
+along a given path the derivative has no stochastic integral, and noise enters through the states alone.
 
 Where sigma > alpha a step takes the data form, else the noise form: there d m / dx is small, whatever the
 data's scale of order one. The first step is explicit, then corrected with s among its nodes: a start of order
@@ -16,6 +17,7 @@ data's scale of order one. The first step is explicit, then corrected with s amo
 
 Source: Blasingame & Liu 2024, arXiv:2405.15020, sections 3 and 4.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -95,7 +97,8 @@ def _adams(nodes: Sequence[Node], s: int, tau2: float, used: Sequence[int], pred
 
 
 def _transposed(nodes: Sequence[Node], t: int, tau2: Sequence[float], predicts: str) -> Transposed:
-    """x_t = sigma_t / sigma_s e^{-tau^2 h} x + alpha_t (1 - e^{-(1 + tau^2) h}) x0(x), as it is at its ends."""
+    """x_t = sigma_t / sigma_s e^{-tau^2 h} x + alpha_t (1 - e^{-(1 + tau^2) h}) x0(x), as it is at its
+    ends."""
     here, there, k = nodes[t], nodes[t - 1], tau2[t - 1]
     p, q = (float(v) for v in convert(predicts, "data", there))
     if here.clean or there.pure:
@@ -108,7 +111,9 @@ def _transposed(nodes: Sequence[Node], t: int, tau2: Sequence[float], predicts: 
     return Transposed(t - 1, kept + gain * p, gain * q, gain * q)
 
 
-def noise_levels(plan: Plan, nodes: Sequence[Node], cuts: Sequence[int], scales: Sequence[float]) -> list[float]:
+def noise_levels(
+    plan: Plan, nodes: Sequence[Node], cuts: Sequence[int], scales: Sequence[float]
+) -> list[float]:
     """tau^2 of each step: the noise that reaches the next node, cuts[i + 1] being the stage that calls the
     network there and scales[i + 1] what its argument is multiplied by, as sigma^2 (1 - e^{-2 tau^2 h})."""
     forms: dict[int, dict[tuple[int, int], float]] = {}
@@ -132,8 +137,9 @@ def noise_levels(plan: Plan, nodes: Sequence[Node], cuts: Sequence[int], scales:
         if s.call is not None:
             forms.update((r, {}) for r in s.call.outs)
         if k == end:
-            std2[len(cuts)] = float(np.sum([v * v for d, v in forms.get(plan.out, {}).items()
-                                            if d[0] == len(cuts) - 1]))
+            std2[len(cuts)] = float(
+                np.sum([v * v for d, v in forms.get(plan.out, {}).items() if d[0] == len(cuts) - 1])
+            )
     return [_level(std2.get(i, 0.0), nodes[i - 1], nodes[i]) for i in range(1, len(nodes))]
 
 

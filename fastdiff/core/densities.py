@@ -1,12 +1,14 @@
 """Densities of a plan's steps: where a step is a Gaussian given the states before it, and which.
 
     x_{i+1} = mean_i(x_0 .. x_i) + sum_c L_ic xi_c        log p = -|x_{i+1} - mean_i|^2 / (2 s_i^2)
-                                                                  - d (log s_i + log(2 pi) / 2),  s_i^2 = sum L_ic^2
+                                                                  - d (log s_i + log(2 pi) / 2),  s_i^2 = sum
+                                                                  L_ic^2
 
 It is one where no network call, hook or later step sees the step's noise except through x_{i+1}.
 
 Source: Black et al. 2023, arXiv:2305.13301, section 4.2.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -52,7 +54,9 @@ def gaussian_steps(plan: Plan, hook: int) -> tuple[GaussianStep, ...]:
             drawn += 1
         elif call.kind == "state" and call.hook == hook:
             if any(k < first for k in noise):
-                raise ValueError(_no(plan, call.step, "uses noise that an earlier step drew, or bends its own"))
+                raise ValueError(
+                    _no(plan, call.step, "uses noise that an earlier step drew, or bends its own")
+                )
             steps.append(GaussianStep(tuple(noise.get(k, 0.0) for k in range(first, drawn))))
             first = drawn
             # what else holds this step's noise holds it apart from the state that is given

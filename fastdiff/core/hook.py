@@ -12,6 +12,7 @@ A hook acts at one or more of six points. What is affine is best said by `weight
 A hook that is not there inserts nothing: the executor has no branch per method. Subclasses override the
 methods of their points, and only those; `active` thins them out over the times and is asked at compile time.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -39,7 +39,9 @@ class CFG(Hook):
         check_numbers(self, "scale")
         if self.trains and (self.scale.dim() or plain(self.scale) in (0, 1)):
             # at 0 and 1 a branch is not run at all, so nothing would tell of it
-            came = f"shape {tuple(self.scale.shape)}" if self.scale.dim() else f"exactly {plain(self.scale):g}"
+            came = (
+                f"shape {tuple(self.scale.shape)}" if self.scale.dim() else f"exactly {plain(self.scale):g}"
+            )
             raise ValueError(f"CFG: a scale to train must be one number other than 0 and 1, got {came}")
         if not isinstance(self.uncond, Mapping):
             raise TypeError(

@@ -32,7 +32,9 @@ class Course:
             raise ValueError("gradient='adjoint' goes straight back in time: it does not go with a route")
         other = sorted({s.call.kind for s in plan.stages if s.call is not None and s.call.kind != "net"})
         if other:
-            names = {type(plan.hooks[s.call.hook]).__name__ for s in plan.stages if s.call and s.call.hook >= 0}
+            names = {
+                type(plan.hooks[s.call.hook]).__name__ for s in plan.stages if s.call and s.call.hook >= 0
+            }
             what = f"hooks that change the run ({', '.join(sorted(names))})" if names else f"{other[0]!r}"
             raise ValueError(f"gradient='adjoint' does not go with {what}; use gradient='checkpoint'")
         cuts = cuts_of(plan)
@@ -91,7 +93,9 @@ class AtNode:
         """a^T d (network's output) / dx; the parameters get `theta` times theirs."""
         pull, tape = self.sweep.pull, self.sweep.tape
         inputs = [*pull.stand.values(), *tape.captured]
-        ends = [(o, (w * a).to(o.dtype)) for o, w in zip(self.outs, self.weights, strict=True) if o.requires_grad]
+        ends = [
+            (o, (w * a).to(o.dtype)) for o, w in zip(self.outs, self.weights, strict=True) if o.requires_grad
+        ]
         if not ends:
             return None
         chosen = pull.chosen if theta else []
@@ -112,7 +116,8 @@ class AtNode:
 
 
 class Sweep:
-    """One pass from the data to the noise: a and the network's products R at the nodes that are still used."""
+    """One pass from the data to the noise: a and the network's products R at the nodes that are still
+    used."""
 
     def __init__(self, tape: Tape, pull: Pull, course: Course, order: int):
         self.tape, self.pull, self.course = tape, pull, course

@@ -1,7 +1,6 @@
 """log_prob_path: how likely each step of a stochastic sampler was, under the network as it is now.
 
-The mean of a step is computed without its noise and the noise is added to it, with the bits of the plain
-run. A rollout and its evaluation later therefore compare the same two tensors in the same arithmetic: while
+The mean of a step is computed without its noise, and the noise is added to it. A rollout and its evaluation later therefore compare the same two tensors in the same arithmetic: while
 the network gives the same bits their log-probabilities are equal bit for bit, and a ratio of them is 1.
 """
 
@@ -76,9 +75,7 @@ def _prepared(sampler: Sampler) -> tuple[Sampler, tuple[GaussianStep, ...]]:
         if not made.stochastic:
             raise ValueError(f"log_prob_path: {made.solver} draws no noise, so its steps have no density")
         r = made.recipe
-        between = plan(
-            r.solver, r.process, made.times, predicts=r.predicts, hooks=[*made.hooks, _Between()]
-        )
+        between = plan(r.solver, r.process, made.times, predicts=r.predicts, hooks=[*made.hooks, _Between()])
         inner = Sampler(sampler.denoiser, between, backend=sampler.backend)
         found = _known[sampler] = inner, gaussian_steps(between, len(made.hooks))
     return found
@@ -98,14 +95,15 @@ def log_prob_path(
 ) -> LogProb:
     """The log-probability of every step, given the states before it.
 
-    x         sample from x (B, *) by `seeds`: the states are those of sampler(x, seeds=seeds, ...)
+    x         sample from x (B, *) by `seeds`: the states are those of sampler(x, seeds=seeds, ...), to rounding
     states    or: evaluate these (N+1, B, *), as a LogProb or a Trajectory has them
-    gradient  None, "full" or "checkpoint": of the log-probabilities to the network's parameters (and cond, with
+    gradient  None, "full" or "checkpoint": of the log-probabilities to the network's parameters (and cond,
+    with
               cond_grad). The states are constants
 
     In float32 or float64. A step that draws nothing, as the last one to sigma = 0, has no density: 0 there.
-    Raises ValueError for plans without noise, and those of which a step is no Gaussian given the states before
-    it (churn, restarts, stages after a draw).
+    Raises ValueError for plans without noise, and those of which a step is no Gaussian given the states
+    before it (churn, restarts, stages after a draw).
     """
     if (x is None) == (states is None):
         raise ValueError("log_prob_path: give x to sample from, or states to evaluate, and not both")

@@ -1,13 +1,16 @@
 """The discrete adjoint: the exact gradient of a run, as one node of the autograd graph.
 
-    backward, stage by stage from the last:     Tbar_i += sum_j A_ji ybar_j        linear_step with A transposed
-                                                argbar += outbar^T d net / d arg   autograd, one call at a time
+    backward, stage by stage from the last:     Tbar_i += sum_j A_ji ybar_j        linear_step with A
+    transposed
+                                                argbar += outbar^T d net / d arg   autograd, one call at a
+                                                time
 
 A run is cut before every network call; a snapshot is what the stages after a cut still read. The forward pass
 keeps some of them, and the backward pass makes the others again: forwards from an earlier one, or backwards
 from a later one (`reverse.py`). Noise is made again from its counters. Gradients reach the tensors that are
-given (x, consts, conditions, tables, times, draws of a callable) and every leaf that the first network call is
-seen to depend on, parameters among them. A derivative of the gradient is that of a run which keeps its graph.
+given (x, consts, conditions, tables, times, draws of a callable) and every leaf that the first network call
+is seen to depend on, parameters among them. A derivative of the gradient is that of a run which keeps its
+graph.
 """
 
 from __future__ import annotations
@@ -51,7 +54,8 @@ class Cuts:
         self.outs = tuple(dict.fromkeys((plan.out, *(r for s in stages for _, _, r in s.emits))))
         self.ends = [*self.calls, len(stages) - 1]
         self.linear = all(s.call is None or s.call.kind == "net" for s in stages)
-        self.args = [(), *(stages[k].call.args for k in self.calls)]  # type: ignore[union-attr]
+        calls = [c for k in self.calls if (c := stages[k].call) is not None]
+        self.args: list[tuple[int, ...]] = [(), *(c.args for c in calls)]
 
     @property
     def last(self) -> int:
@@ -155,13 +159,13 @@ class Precision:
 
     def __init__(self, device: str):
         self.device, self.on = device, torch.is_autocast_enabled(device)
-        self.dtype = torch.get_autocast_dtype(device)
+        self.dtype, self.cache = torch.get_autocast_dtype(device), torch.is_autocast_cache_enabled()
 
     def again(self) -> AbstractContextManager[Any]:
         self.forget()
         if not self.on and not torch.is_autocast_enabled(self.device):
             return nullcontext()
-        return torch.autocast(self.device, dtype=self.dtype, enabled=self.on)
+        return torch.autocast(self.device, dtype=self.dtype, enabled=self.on, cache_enabled=self.cache)
 
     def forget(self) -> None:
         """The cache of casts may hold some whose graph is gone, or that never had one."""
@@ -188,7 +192,7 @@ class Tape:
         self.e, self.cuts = executor, cuts_of(executor.plan)
         self.registers, self.rng, self.cond, self.cond_grad = dict(registers), rng, cond, cond_grad
         self.part, self.tables, self.times = part, tables, times
-        self.noise = Remembered(noise) if callable(noise) else noise
+        self.noise = Remembered(noise) if noise is not None and noise != "path" else noise
         self.source: Source | None = None
         if noise is not None and executor.plan.stochastic:
             self.source = executor.source(self.noise, rng)
@@ -223,12 +227,14 @@ class Tape:
         def now(value: Any) -> Any:
             if not stand:
                 return value
-            return pytree.tree_map(lambda t: stand.get(id(t), t) if isinstance(t, Tensor) else t, value)
+            held = stand
+            return pytree.tree_map(lambda t: held.get(id(t), t) if isinstance(t, Tensor) else t, value)
 
         source = self.source
         if source is not None and isinstance(self.noise, Remembered):
             source = copy(source)  # nothing is taken from its store: every draw is asked for, and remembered
-            source.made, source.noise = {}, lambda like, draw: now(self.noise(like, draw))
+            asked = self.noise
+            source.made, source.noise = {}, lambda like, draw: now(asked(like, draw))
         run = Run(
             self.e,
             {**now(self.registers), **start.registers},
@@ -534,7 +540,9 @@ def recorded(
         kept[tape.cuts.last + 1] = Snapshot((run.plan.out,), [run.registers[run.plan.out]])
     outs = [run.registers[r] for r in tape.cuts.outs]
     if tape.inputs:
-        run.registers.update(zip(tape.cuts.outs, _Recorded.apply(tape, way, outs, kept, *tape.inputs), strict=True))
+        run.registers.update(
+            zip(tape.cuts.outs, _Recorded.apply(tape, way, outs, kept, *tape.inputs), strict=True)
+        )
     for what, step, r in (e for s in run.plan.stages for e in s.emits):
         (run.states if what == "x" else run.data)[step] = run.registers[r]
     return run
@@ -545,7 +553,9 @@ def checkpointed(schedule: Every | Binomial, tape: Tape, **look: Any) -> Run:
     count = tape.cuts.last
 
     def way(tape: Tape, pull: Pull, kept: dict[int, Snapshot]) -> None:
-        for j, snapshot in backwards(1, count + 1, schedule.slots(count), kept, tape.advance) if count else ():
+        for j, snapshot in (
+            backwards(1, count + 1, schedule.slots(count), kept, tape.advance) if count else ()
+        ):
             pull.segment(j, snapshot)
 
     return recorded(tape, schedule.kept(count), way, **look)

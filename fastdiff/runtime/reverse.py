@@ -60,8 +60,8 @@ class Inverse:
         self.back: dict[int, Back] = {}
         if not cuts.linear:
             raise ValueError(
-                "gradient='reversible' runs the steps backwards, which what a hook or an operator did does not "
-                "allow; use gradient='checkpoint'"
+                "gradient='reversible' runs the steps backwards, and not what a hook or an operator did; use "
+                "gradient='checkpoint'"
             )
         with precision():
             for j in range(1, cuts.last):
@@ -106,8 +106,8 @@ class Inverse:
             pivots.append(c)
         if any(abs(line[n]) > TINY for line in M[len(pivots) :]):
             raise ValueError(
-                f"gradient='reversible': step {j - 1} of {self.solver} has no explicit inverse; edict, bdia and "
-                "reversible-heun have one, for others use gradient='checkpoint'"
+                f"gradient='reversible': step {j - 1} of {self.solver} has no explicit inverse; edict, bdia "
+                "and reversible-heun have one, for others use gradient='checkpoint'"
             )
         found = [Decimal(0)] * n
         for line, c in zip(M, pivots, strict=False):
@@ -181,8 +181,8 @@ def reversed_run(tape: Tape, warn: float, **look: Any) -> Run:
     e, cuts = tape.e, tape.cuts
     if tape.tables is not None:
         raise ValueError(
-            "gradient='reversible' inverts the plan's own coefficients; with coefficients (or a guidance scale) "
-            "to train use gradient='checkpoint'"
+            "gradient='reversible' inverts the plan's own coefficients; with coefficients (or a guidance "
+            "scale) to train use gradient='checkpoint'"
         )
     if e.dtype in (torch.float16, torch.bfloat16):
         raise ValueError(
@@ -195,9 +195,9 @@ def reversed_run(tape: Tape, warn: float, **look: Any) -> Run:
 
     def way(tape: Tape, pull: Pull, kept: dict[int, Snapshot]) -> None:
         given = {("r", r): t.detach() for r, t in tape.registers.items()}
-        j = cuts.last
-        state = pull.segment(j, kept[j]).registers if j else {}
-        for j in range(j - 1, 0, -1):
+        last = cuts.last
+        state = pull.segment(last, kept[last]).registers if last else {}
+        for j in range(last - 1, 0, -1):
             back, before = inverse.back[j], kept[j]
             known: dict[Key, Tensor] = {**given, **{("s", r): t for r, t in state.items()}}
             if j == 1:  # from x_T itself, and so it shows how far the states have drifted

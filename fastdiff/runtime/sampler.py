@@ -94,7 +94,8 @@ class Sampler:
         callback      called after each step with (step, t, x, data)
         check_finite  raise NonFinite with the step at which the network's output is not finite
         consts        tensors like x that the process or the solver wants, by name
-        coefficients  of plan.coefficients(times), or one table for each stage, laid out as plan.coeffs: instead of
+        coefficients  of plan.coefficients(times), or one table for each stage, laid out as plan.coeffs:
+        instead of
                       the plan's own. Gradients reach them, and the times that they were made of
         stop          stop after that many steps and return a State
         noise         None: independent draws; "path": the increments of one Brownian path per sample, so that

@@ -70,5 +70,7 @@ def _clock(denoiser: Denoiser, t: Any, like: Tensor) -> Tensor:
         value = t
     else:
         lam = denoiser.process.lam(t)
-        value = {"lambda": lambda: lam, "sigma": lambda: exp(-lam), "c_noise": lambda: -lam / 4}[denoiser.time]()
+        value = {"lambda": lambda: lam, "sigma": lambda: exp(-lam), "c_noise": lambda: -lam / 4}[
+            denoiser.time
+        ]()
     return value.to(like.device, real).expand(like.shape[0])
