@@ -20,6 +20,6 @@ from .runtime.state import State, Trajectory
 
 __all__ = [
     "AdaptiveSampler", "Denoiser", "Hook", "LogProb", "NonFinite", "Pair", "Plan", "Sampler", "Seeds",
-    "State", "Trajectory", "__version__", "edit", "gather", "gradients", "grid", "grids", "guidance", "invert",
-    "log_prob_path", "noise", "ops", "plan", "processes", "sample", "solvers", "tune",
+    "State", "Trajectory", "__version__", "edit", "gather", "gradients", "grid", "grids", "guidance",
+    "invert", "log_prob_path", "noise", "ops", "plan", "processes", "sample", "solvers", "tune",
 ]

@@ -1,7 +1,8 @@
 """log_prob_path: how likely each step of a stochastic sampler was, under the network as it is now.
 
-The mean of a step is computed without its noise, and the noise is added to it. A rollout and its evaluation later therefore compare the same two tensors in the same arithmetic: while
-the network gives the same bits their log-probabilities are equal bit for bit, and a ratio of them is 1.
+The mean of a step is computed without its noise, and the noise is added to it. A rollout and its evaluation
+later therefore compare the same two tensors in the same arithmetic: while the network gives the same bits
+their log-probabilities are equal bit for bit, and a ratio of them is 1.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def log_prob_path(
 ) -> LogProb:
     """The log-probability of every step, given the states before it.
 
-    x         sample from x (B, *) by `seeds`: the states are those of sampler(x, seeds=seeds, ...), to rounding
+    x         sample from x (B, *) by `seeds`: the states of sampler(x, seeds=seeds), to rounding
     states    or: evaluate these (N+1, B, *), as a LogProb or a Trajectory has them
     gradient  None, "full" or "checkpoint": of the log-probabilities to the network's parameters (and cond,
     with

@@ -27,8 +27,6 @@ from .denoiser import Denoiser
 from .executor import Executor
 from .gradients import Mode, mode_of
 from .noise import check_noise
-from .recorded import run_recorded
-from .replay import Tape
 from .run import Callback, Run, run_fast
 from .state import State, Trajectory
 from .trained import trained
@@ -181,6 +179,8 @@ class Sampler:
         tables, clock = trained(executor, coefficients, like)
         mode = mode_of(gradient) if torch.is_grad_enabled() else None
         if isinstance(mode, Mode) and not torch.compiler.is_compiling():
+            from .recorded import Tape, run_recorded  # not at import: only gradients need them
+
             look = {"callback": callback, "check_finite": check_finite, "progress": progress}
             tape = Tape(executor, registers, rng, cond, cond_grad, part, noise, tables, clock)
             run = run_recorded(mode, tape, **look)
