@@ -281,9 +281,9 @@ def _ipndm(r: Request) -> Solver:
     return peers.IPNDM() if r.legacy else r.stepped(_made("ipndm"))
 
 
-_DDIM = Peer(_ddim, "alphas", spent="each", extra="data", reads=(*CLIP, *THRESHOLD))
-_DDPM = Peer(_ddpm, "alphas", extra="data", reads=("variance_type", *CLIP, *THRESHOLD))
-_K = {"scaled": True, "extra": "data"}
+_DDIM = Peer(_ddim, "alphas", spent="each", extra="pred_original_sample", reads=(*CLIP, *THRESHOLD))
+_DDPM = Peer(_ddpm, "alphas", extra="pred_original_sample", reads=("variance_type", *CLIP, *THRESHOLD))
+_K = {"scaled": True, "extra": "pred_original_sample"}
 
 PEERS: dict[str, Peer] = {
     "DDIMScheduler": _DDIM,
@@ -292,9 +292,9 @@ PEERS: dict[str, Peer] = {
     "DDPMParallelScheduler": _DDPM,
     "PNDMScheduler": Peer(_pndm, "alphas", reads=("skip_prk_steps",)),
     "LCMScheduler": Peer(
-        _lcm, "alphas", extra="jump", reads=(*CLIP, *THRESHOLD, "timestep_scaling")
+        _lcm, "alphas", extra="denoised", reads=(*CLIP, *THRESHOLD, "timestep_scaling")
     ),
-    "TCDScheduler": Peer(_tcd, "alphas", extra="jump", reads=(*CLIP, *THRESHOLD, "timestep_scaling")),
+    "TCDScheduler": Peer(_tcd, "alphas", extra="pred_noised_sample", reads=(*CLIP, *THRESHOLD, "timestep_scaling")),
     "DPMSolverMultistepScheduler": Peer(
         _multistep, spent="each", cast=True, reads=(*MULTISTEP, *THRESHOLD, "variance_type")
     ),

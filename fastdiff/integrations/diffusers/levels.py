@@ -101,7 +101,7 @@ class Levelled:
         legs = self._compiled(0, settings)  # type: ignore[attr-defined]
         if not legs.memoryless:
             raise ValueError(
-                f"step: {legs.plan.solver} has a history, so a batch cannot stand at {len(timestep)} timesteps; "
+                f"step: {legs.solver} has a history, so a batch cannot stand at {len(timestep)} timesteps; "
                 "take a session() for each request, or a solver of one step (ddim, euler, euler-a, ddpm)"
             )
         if len(timestep) != sample.shape[0]:
@@ -128,4 +128,4 @@ class Levelled:
             x0 = torch.as_tensor([leg.x0 for leg in legs.legs], dtype=wide, device=sample.device)
             return linear_step([sample, output], x0[index][:, None, :])[0]
 
-        return FastSchedulerOutput(result, make)
+        return FastSchedulerOutput(result, make, ("pred_original_sample",))

@@ -66,7 +66,7 @@ class Schedule:
     predicts: str
     sign: float = 1.0
     sigmas: Tensor | None = None
-    start: float = 1.0
+    start: Any = 1.0
     train_steps: int = 1000
     indices: tuple[int, ...] = ()
     stride: int = 1
@@ -103,7 +103,7 @@ def ask(name: str, fields: Mapping[str, Any], arguments: Mapping[str, Any]) -> A
 
 def schedule_of(name: str, fields: Mapping[str, Any], peer: Any, legacy: bool) -> Schedule:
     table, kind = PEERS[name].table, KINDS[fields.get("prediction_type", "epsilon")]
-    start = float(peer.init_noise_sigma) if hasattr(peer, "init_noise_sigma") else 1.0
+    start = getattr(peer, "init_noise_sigma", 1.0)
     common: dict[str, Any] = {
         "timesteps": peer.timesteps,
         "start": start,

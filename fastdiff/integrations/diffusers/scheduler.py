@@ -23,7 +23,7 @@ from torch import Tensor
 from ...core.errors import unknown
 from ...core.grid import grids
 from ...core.hook import Hook
-from ...core.plan import Recipe, compiled
+from ...core.plan import Recipe
 from ...core.solver import Solver, solvers
 from ...guidance.clip import Clip
 from .configs import OURS, PEERS, Request, Threshold, fields_of, guessed, peer_class, read
@@ -40,6 +40,10 @@ ALONE = {
     **dict.fromkeys(("DDIMScheduler", "DDIMParallelScheduler", "TCDScheduler"), ("eta",)),
     "LMSDiscreteScheduler": ("order",),
 }
+
+
+# solvers that ask the network at the end of a step: its result is not what the caller sees
+EARLY = ("unipc", "unipc-hb", "sa-solver")
 
 
 class Shared:
@@ -96,7 +100,7 @@ class FastScheduler(Stepping, Levelled, SchedulerMixin, ConfigMixin):
         self._schedule: Schedule | None = None
         self.timesteps = getattr(template, "timesteps", None)
         self.sigmas = getattr(template, "sigmas", None)
-        self._start = float(getattr(template, "init_noise_sigma", 1.0))
+        self._start: Any = getattr(template, "init_noise_sigma", 1.0)
         self._reset()
 
     # making, saving
@@ -257,16 +261,17 @@ class FastScheduler(Stepping, Levelled, SchedulerMixin, ConfigMixin):
                 times[-1] = last if last < times[-2] else 0.0
             recipe = Recipe(solver, schedule.process, tuple(times.tolist()), schedule.predicts, self._hooks())
             spends = own is None and peer.spent == "each" and bool(solver.stochastic)
-            found = Legs(compiled(recipe), schedule.process, peer.scaled, schedule.sign, spends)
+            early = getattr(solver, "inner", solver).key in EARLY
+            found = Legs(recipe, peer.scaled, schedule.sign, spends, early)
             self._shared.legs[key] = found
         return found
 
     @property
-    def init_noise_sigma(self) -> float:
+    def init_noise_sigma(self) -> Any:
         """What the first normal sample is multiplied by."""
         return self._start
 
-    def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
+    def scale_model_input(self, sample: Tensor, timestep: Any = None, *_: Any, **__: Any) -> Tensor:
         """What the network is shown of a sample."""
         if not PEERS[self.peer].scaled:
             return sample

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,17 +18,19 @@ from .configs import PEERS
 from .legs import Leg, Legs, Pass
 
 Settings = tuple[float | None, bool]  # eta, use_clipped_model_output
+JUMPS = ("denoised", "pred_noised_sample")
+EXTRAS: dict[str | None, tuple[str, ...]] = {None: (), **{k: (k,) for k in ("pred_original_sample", *JUMPS)}}
 WITH_ETA = ("DDIMScheduler", "DDIMParallelScheduler", "TCDScheduler")
 
 
-class FastSchedulerOutput:
-    """prev_sample, and the data prediction where it is asked for: `pred_original_sample` (what distilled
-    networks jump to: `denoised`, `pred_noised_sample`) is computed when it is read."""
+class FastSchedulerOutput(Mapping):
+    """prev_sample, and the data prediction where it is asked for: `pred_original_sample`, or what distilled
+    networks jump to (`denoised`, `pred_noised_sample`), is computed when it is read."""
 
-    __slots__ = ("prev_sample", "_make")
+    __slots__ = ("prev_sample", "_make", "_names")
 
-    def __init__(self, prev_sample: Tensor, make: Any):
-        self.prev_sample, self._make = prev_sample, make
+    def __init__(self, prev_sample: Tensor, make: Callable[[bool], Tensor], names: tuple[str, ...] = ()):
+        self.prev_sample, self._make, self._names = prev_sample, make, ("prev_sample", *names)
 
     @property
     def pred_original_sample(self) -> Tensor:
@@ -41,11 +44,17 @@ class FastSchedulerOutput:
     def pred_noised_sample(self) -> Tensor:
         return self._make(True)
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
     def __getitem__(self, k: Any) -> Any:
         return getattr(self, k) if isinstance(k, str) else self.to_tuple()[k]
 
-    def to_tuple(self) -> tuple[Tensor, Tensor]:
-        return self.prev_sample, self.denoised
+    def to_tuple(self) -> tuple[Tensor, ...]:
+        return tuple(self.values())
 
 
 class Stepping:
@@ -71,6 +80,7 @@ class Stepping:
 
     def _forget(self) -> None:
         self._registers: dict[int, Tensor] = {}
+        self._versions: dict[int, int] = {}
         self._buffers: dict[int, Tensor] = {}
         self._drawn: dict[tuple[int, int], Tensor] = {}
         self._rng: Tensor | None = None
@@ -88,6 +98,11 @@ class Stepping:
         """Where a run enters its timesteps: later than 0 for image-to-image."""
         self._reset()
         self._begin_index = int(begin_index)
+
+    def previous_timestep(self, timestep: Any) -> Any:
+        """The timestep after this one, -1 after the last."""
+        index = self.index_for_timestep(timestep) + 1
+        return self.timesteps[index] if index < len(self._values) else torch.tensor(-1)
 
     def index_for_timestep(self, timestep: Any, schedule_timesteps: Any = None) -> int:
         """The index of a timestep; of equal ones the second, as diffusers. It waits for a tensor on a device,
@@ -180,6 +195,8 @@ class Stepping:
 
         Returns FastSchedulerOutput, or with return_dict=False the tuple that diffusers' class returns.
         """
+        if isinstance(eta, (torch.Generator, list)):  # where diffusers' class takes no eta
+            eta, generator = None, eta
         settings = self._read(eta, use_clipped_model_output)
         if s_churn:
             raise ValueError("step: s_churn is not supported; samples would change before the network call")
@@ -200,13 +217,18 @@ class Stepping:
                 f"shape {tuple(model_output.shape)} for a sample of {tuple(sample.shape)}"
             )
         for r in leg.held:
-            held = registers.get(r)
-            if held is not None and held.data_ptr() == model_output.data_ptr():
-                raise ValueError(
-                    "step: the network wrote its output over an earlier one that is still needed; let it "
-                    "return a new tensor (out.clone())"
-                )
-        registers[leg.sample], registers[leg.output] = sample, model_output
+            held = registers[r]
+            if held.is_inference() or held._version == self._versions[r]:
+                continue
+            raise ValueError(
+                "step: the network wrote over an earlier output that is still needed; let it return a new tensor "
+                "(out.clone())"
+            )
+        for r in leg.samples:
+            registers[r] = sample
+        registers[leg.output] = model_output
+        if not model_output.is_inference():
+            self._versions[leg.output] = model_output._version
         dtype = model_output.dtype if peer.cast else sample.dtype
         result = self._run(legs, k, dtype, generator, seeds, variance_noise)
         self._step_index = index + 1
@@ -219,14 +241,16 @@ class Stepping:
         def make(jump: bool) -> Tensor:
             return data(legs, leg, sample, model_output, bent, jump)
 
-        return FastSchedulerOutput(result, make) if return_dict else (result, make(peer.extra == "jump"))
+        if return_dict:
+            return FastSchedulerOutput(result, make, EXTRAS[peer.extra])
+        return result, make(peer.extra in JUMPS)
 
     def _run(
         self, legs: Legs, k: int, dtype: torch.dtype, generator: Any, seeds: Any, given: Tensor | None
     ) -> Tensor:
         """The passes of leg k; its result."""
         leg, registers = legs.legs[k], self._registers
-        like = registers[leg.sample]
+        like = registers[leg.samples[0]]
         by_sample = seeds is not None or self.seeds is not None or self._rng is not None
         if leg.new or leg.last or leg.spends:
             self._noise(legs, leg, like, generator, seeds, given, by_sample)
@@ -239,7 +263,7 @@ class Stepping:
             T = [registers[r] for r in p.inputs]
             draws, streams = p.draws, p.streams
             if draws and not (by_sample and self._source is None):
-                T, draws, streams = [*T, *(self._draw(d, legs, p) for d in p.draws)], (), ()
+                T, draws, streams = [*T, *(self._draw(d, p, d not in leg.last) for d in p.draws)], (), ()
             elif draws:
                 draws = p.counters if not self._before else [d + self._before for d in p.counters]
             if route(T) == EAGER:
@@ -267,7 +291,7 @@ class Stepping:
         kind, hook, t, params = p.act
         args = [self._registers[r] for r in p.inputs]
         if kind == "hook":
-            out = legs.plan.hooks[hook].predict(None, args[0])
+            out = legs.hooks[hook].predict(None, args[0])
         else:
             out = OPERATORS[kind[5:]](*args, t=t, params=params).to(args[0].dtype)
         self._registers[p.outputs[0]] = out
@@ -301,10 +325,9 @@ class Stepping:
     def _normal(self, like: Tensor, generator: Any) -> Tensor:
         return randn_tensor(like.shape, generator=generator, device=like.device, dtype=like.dtype)
 
-    def _draw(self, d: tuple[int, int], legs: Legs, p: Pass) -> Tensor:
+    def _draw(self, d: tuple[int, int], p: Pass, later: bool) -> Tensor:
         if self._source is not None:
-            span = p.spans[p.draws.index(d)]
-            return self._source.of(p.stage, [d], [span])[0]
+            return self._source.of(-1 if later else 1 << 30, [d], [p.spans[p.draws.index(d)]])[0]
         return self._drawn[d]
 
 
