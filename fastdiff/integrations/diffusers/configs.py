@@ -10,6 +10,8 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from ...core.errors import unknown
@@ -248,7 +250,11 @@ def _cosine(r: Request) -> Solver:
 
 
 def _lms(r: Request) -> Solver:
-    return r.stepped(_made("lms", order=int(r.get("order", 4)), legacy=r.legacy))
+    order = int(r.get("order", 4))
+    if r.first and r.legacy:
+        earlier = tuple(r.schedule.times[: r.first][::-1].tolist())
+        return r.stepped(peers.EnteredLMS(order=order, legacy=True, earlier=earlier))
+    return r.stepped(_made("lms", order=order, legacy=r.legacy))
 
 
 def _flow_euler(r: Request) -> Solver:
@@ -348,10 +354,11 @@ def peer_class(name: str) -> type:
     return found
 
 
-def fields_of(name: str) -> dict[str, Any]:
+@lru_cache(maxsize=64)
+def fields_of(name: str) -> Mapping[str, Any]:
     """The fields of a diffusers class with their defaults."""
     parameters = inspect.signature(peer_class(name).__init__).parameters
-    return {n: p.default for n, p in parameters.items() if n not in ("self", "kwargs")}
+    return MappingProxyType({n: p.default for n, p in parameters.items() if n not in ("self", "kwargs")})
 
 
 def guessed(config: Mapping[str, Any]) -> str:
@@ -379,6 +386,8 @@ def read(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
             stacklevel=4,
         )
     fields = {k: v for k, v in config.items() if k in known}
+    if fields.get("dynamic_thresholding_ratio", 0.5) is None:
+        fields.pop("dynamic_thresholding_ratio")
     for k, v in fields.items():
         if k not in taken and v != known[k]:
             raise ValueError(f"{name}: {k}={v!r} is not supported; leave it at its default {known[k]!r}")

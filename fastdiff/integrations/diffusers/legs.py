@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,7 @@ class Legs:
         self.solver, self.hooks = recipe.solver.describe(), recipe.hooks
         units = Units(self.process, self.predicts, scaled, sign)
         made = None if early else of_record(recipe, units)
+        self.early = early
         if made is None:
             made = of_plan(self.plan, units)
         self.legs = finished(made, spends)
@@ -164,6 +165,11 @@ class Legs:
             and set(leg.passes[0].inputs) <= {*leg.samples, leg.output}
             for leg in self.legs
         )
+
+
+@lru_cache(maxsize=128)
+def legs_of(recipe: Recipe, scaled: bool, sign: float, spends: bool, early: bool) -> Legs:
+    return Legs(recipe, scaled, sign, spends, early)
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,10 @@ from ...core.plan import Recipe
 from ...core.solver import Solver, solvers
 from ...guidance.clip import Clip
 from .configs import OURS, PEERS, Request, Threshold, fields_of, guessed, peer_class, read
-from .legs import Legs
+from .legs import Legs, legs_of
 from .levels import Levelled
 from .schedule import Schedule, ask, make_peer, regrid, schedule_of, tell
-from .stepping import FastSchedulerOutput, Settings, Stepping
+from .stepping import FastSchedulerOutput, Settings, Stepping, WITH_ETA
 
 __all__ = ["FastScheduler", "FastSchedulerOutput"]
 
@@ -83,8 +83,10 @@ class FastScheduler(Stepping, Levelled, SchedulerMixin, ConfigMixin):
             "noise": noise,
             "solver_options": dict(solver_options or {}),
         }
-        self.register_to_config(**{**fields_of(peer), **config, **own})
-        self.peer, self.seeds, self._shared = peer, seeds, Shared()
+        defaults = sorted(k for k in fields_of(peer) if k not in config)
+        self.register_to_config(**{**fields_of(peer), **config, **own, "_use_default_values": defaults})
+        self.peer, self.seeds, self.noise, self._shared = peer, seeds, noise, Shared()
+        self._takes_eta = solver is None and peer in WITH_ETA
         if noise not in NOISES:
             raise ValueError(f"noise={noise!r}; allowed: None (independent draws) and 'path'")
         if grid is not None:
@@ -100,6 +102,8 @@ class FastScheduler(Stepping, Levelled, SchedulerMixin, ConfigMixin):
         self._schedule: Schedule | None = None
         self.timesteps = getattr(template, "timesteps", None)
         self.sigmas = getattr(template, "sigmas", None)
+        self._values: list[float] = []
+        self._base = -1
         self._start: Any = getattr(template, "init_noise_sigma", 1.0)
         self._reset()
 
@@ -211,7 +215,7 @@ class FastScheduler(Stepping, Levelled, SchedulerMixin, ConfigMixin):
         self._start = found.start
         self._reset()
         told = self._told(self._compiled(0, self._settings))
-        self._values: list[float] = told.tolist()
+        self._values = told.tolist()
         self.timesteps = told.to(device) if device is not None else told
         self._base = self.timesteps.untyped_storage().data_ptr()
 
@@ -226,9 +230,11 @@ class FastScheduler(Stepping, Levelled, SchedulerMixin, ConfigMixin):
     @property
     def _plan_schedule(self) -> Schedule:
         if self._schedule is None:
-            if self.peer not in ("DDPMScheduler", "DDPMParallelScheduler"):
+            if not (PEERS[self.peer].scaled or self.peer.startswith("DDPM")):
                 raise ValueError("FastScheduler: call set_timesteps first")
-            self.set_timesteps(len(self))  # as diffusers' class, which then walks every training step
+            begin = self._begin_index
+            self.set_timesteps(len(self))  # as diffusers' classes, which then walk every training step
+            self._begin_index = begin
         assert self._schedule is not None
         return self._schedule
 
@@ -262,7 +268,7 @@ class FastScheduler(Stepping, Levelled, SchedulerMixin, ConfigMixin):
             recipe = Recipe(solver, schedule.process, tuple(times.tolist()), schedule.predicts, self._hooks())
             spends = own is None and peer.spent == "each" and bool(solver.stochastic)
             early = getattr(solver, "inner", solver).key in EARLY
-            found = Legs(recipe, peer.scaled, schedule.sign, spends, early)
+            found = legs_of(recipe, peer.scaled, schedule.sign, spends, early)
             self._shared.legs[key] = found
         return found
 

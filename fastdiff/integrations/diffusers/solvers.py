@@ -5,6 +5,7 @@
     Corrected    UniPC without its corrector at some steps
     SDE3M        the third-order stochastic step with -1/2 where the expansion has +1/2
     PNDM         pseudo linear multistep on integer indices with a fixed stride, slopes averaged raw
+    EnteredLMS   LMS entered later, as image-to-image does
     IPNDM        its first step from alpha = 0, which takes x0 for 0
 
 Facts: diffusers 0.42, src/diffusers/schedulers; methods as in fastdiff/solvers.
@@ -19,9 +20,11 @@ from typing import Any
 from ...core.math import plain
 from ...core.process import Node
 from ...core.solver import Past, Solver
-from ...solvers._adams import mixed
+from ...solvers._adams import interpolated, mixed
+from ...solvers._coordinates import add, total
 from ...solvers._exponential import Known, adams, fresh, multistep
 from ...solvers.dpmpp_3m_sde import DPMpp3MSDE
+from ...solvers.lms import LMS
 from ...solvers.unipc import UniPC
 
 
@@ -203,6 +206,21 @@ class PNDM(Solver):
                 known = [p.model(p.x, s), *known[:3]]
                 p.x = go(p.x, s, node(n - self.stride), mixed(known))
             known = p.finish(known, s)
+
+
+@dataclass(frozen=True)
+class EnteredLMS(LMS):
+    """A run that begins at a later node with the weights of a full history: those of the slopes that it does
+    not have (at `earlier` times, newest first) are left out."""
+
+    earlier: tuple[float, ...] = ()
+
+    def step(self, p: Any, s: Node, t: Node, past: Past) -> Past:
+        known = [(s, p.model(p.x, s)), *past[::-1]][: self.order]
+        nodes = [n for n, _ in known] + [at(s, u) for u in self.earlier]
+        weights = interpolated(s, t, nodes[: self.order])
+        p.x = add(p.x, s, t, total(weights[: len(known)], [d for _, d in known]))
+        return known[::-1]
 
 
 @dataclass(frozen=True)

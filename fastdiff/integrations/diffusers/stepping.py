@@ -62,10 +62,16 @@ class Stepping:
 
     peer: str
     seeds: Any
+    noise: str | None
+    _takes_eta: bool
     config: Any
     timesteps: Any
     _values: list[float]
     _base: int
+
+    @property
+    def _plan_schedule(self) -> Any:
+        raise NotImplementedError
 
     def _compiled(self, first: int, settings: Settings) -> Legs:
         raise NotImplementedError
@@ -122,9 +128,11 @@ class Stepping:
             raise ValueError(f"index {index} is outside of the {len(whole.legs)} timesteps")
         self._legs, self._offset, self._before = whole, 0, 0
         if index and not whole.memoryless:
-            node = whole.legs[index].step
-            while index < len(whole.legs) and not whole.legs[index].opens:
-                node, index = node + 1, index + 1  # in the middle of a step: at the next
+            while index < len(whole.legs) and not (whole.early or whole.legs[index].opens):
+                index += 1  # from the middle of a step to the next
+            if index == len(whole.legs):
+                raise ValueError("a run cannot begin in the middle of its last step")
+            node = index if whole.early else whole.legs[index].step
             self._legs, self._offset, self._before = self._compiled(node, settings), index, node
         self._step_index, self._settings = index, settings
         self._forget()
@@ -140,6 +148,7 @@ class Stepping:
         """The index at which the step stands; begins a run, or begins anew where the caller has jumped."""
         index, place = self._step_index, self._place(timestep)
         if index is None:
+            self._plan_schedule  # noqa: B018 - says that set_timesteps is missing
             index = self._begin_index
             if index is None:
                 index = self.index_for_timestep(timestep) if place is None else place
@@ -159,8 +168,7 @@ class Stepping:
 
     def _read(self, eta: float | None, clipped: bool | None) -> Settings:
         """eta and use_clipped_model_output, which pipelines hand to every scheduler."""
-        own = self.config.solver is None and self.peer in WITH_ETA
-        if not own:
+        if not self._takes_eta:
             if eta or clipped:
                 raise ValueError(
                     f"step: eta={eta!r}, use_clipped_model_output={clipped!r} are read by DDIM's and TCD's "
@@ -304,13 +312,13 @@ class Stepping:
         """The draws of a leg, or the keys of those that the pass makes itself."""
         if given is not None and (generator is not None or own):
             raise ValueError("step: give one of generator, seeds and variance_noise")
-        if own or self.config.noise == "path":
+        if own or self.noise == "path":
             if generator is not None:
                 raise ValueError("step: give one of generator and seeds")
             if self._rng is None:
                 self._rng = resolve(self.seeds if seeds is None else seeds, like.shape[0], like.device)
                 self._source = None
-                if self.config.noise == "path":
+                if self.noise == "path":
                     walk = walk_of(legs.plan, legs.process)
                     self._source = Source(legs.plan, "path", walk, like, self._rng, None)
             return
