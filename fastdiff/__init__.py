@@ -6,6 +6,7 @@ from ._version import __version__
 from .core.errors import NonFinite
 from .core.hook import Hook
 from .core.plan import Plan, plan
+from .integrations import from_diffusers
 from .noise import Seeds
 from .runtime import perturb as _perturb  # noqa: F401 - fills Process.perturb
 from .runtime.adaptive import AdaptiveSampler
@@ -18,6 +19,6 @@ from .runtime.state import State, Trajectory
 
 __all__ = [
     "AdaptiveSampler", "Denoiser", "Hook", "NonFinite", "Pair", "Plan", "Sampler", "Seeds", "State",
-    "Trajectory", "__version__", "edit", "gather", "grid", "grids", "guidance", "invert", "noise", "ops",
+    "Trajectory", "__version__", "edit", "from_diffusers", "gather", "grid", "grids", "guidance", "invert", "noise", "ops",
     "plan", "processes", "sample", "solvers", "tune",
 ]

@@ -38,7 +38,7 @@ class Peer:
               (sigma, alpha = 1 - sigma), "angles"
     scaled    its sample is x / alpha
     edm       the network is Karras' raw one
-    spent     draws that it makes of a generator: "each" step, "used" ones
+    spent     draws that it makes of a generator: "each" step, those "above 0" (a timestep), "used" ones
     extra     what `step` returns besides prev_sample
     cast      its result has the dtype of the network's output
     reads     fields of the step, besides those of the schedule
@@ -147,6 +147,8 @@ def _ddpm(r: Request) -> Solver:
             "variance_type='fixed_large_log': diffusers takes the root of a logarithm there, so its numbers "
             "are NaN; use 'fixed_large', or legacy=False, which does"
         )
+    if kind.startswith("fixed_large") and r.legacy and r.schedule.indices[-1] > 0:
+        return r.stepped(peers.DDPM(variance="large"))
     return r.stepped(_made("ddpm", variance=known[kind]))
 
 
@@ -228,9 +230,7 @@ def _sa(r: Request) -> Solver:
             "'data_prediction'"
         )
     predictor, corrector = int(r.get("predictor_order", 2)), int(r.get("corrector_order", 2))
-    inner = _made(
-        "sa-solver", predictor=predictor, corrector=corrector, tau=r.schedule.tau, legacy=r.legacy
-    )
+    inner = _made("sa-solver", predictor=predictor, corrector=corrector, tau=r.schedule.tau, legacy=r.legacy)
     return r.stepped(inner, r.lowered(max(predictor, corrector - 1), always=True))
 
 
@@ -263,9 +263,7 @@ def _flow_euler(r: Request) -> Solver:
 
 def _flow_lcm(r: Request) -> Solver:
     if r.get("scale_factors"):
-        raise ValueError(
-            "scale_factors: samples that grow between the steps are not supported; leave it out"
-        )
+        raise ValueError("scale_factors: samples that grow between the steps are not supported; leave it out")
     return r.stepped(_made("lcm"))
 
 
@@ -288,7 +286,9 @@ def _ipndm(r: Request) -> Solver:
 
 
 _DDIM = Peer(_ddim, "alphas", spent="each", extra="pred_original_sample", reads=(*CLIP, *THRESHOLD))
-_DDPM = Peer(_ddpm, "alphas", extra="pred_original_sample", reads=("variance_type", *CLIP, *THRESHOLD))
+_DDPM = Peer(
+    _ddpm, "alphas", spent="above 0", extra="pred_original_sample", reads=("variance_type", *CLIP, *THRESHOLD)
+)
 _K = {"scaled": True, "extra": "pred_original_sample"}
 
 PEERS: dict[str, Peer] = {
@@ -297,10 +297,10 @@ PEERS: dict[str, Peer] = {
     "DDPMScheduler": _DDPM,
     "DDPMParallelScheduler": _DDPM,
     "PNDMScheduler": Peer(_pndm, "alphas", reads=("skip_prk_steps",)),
-    "LCMScheduler": Peer(
-        _lcm, "alphas", extra="denoised", reads=(*CLIP, *THRESHOLD, "timestep_scaling")
+    "LCMScheduler": Peer(_lcm, "alphas", extra="denoised", reads=(*CLIP, *THRESHOLD, "timestep_scaling")),
+    "TCDScheduler": Peer(
+        _tcd, "alphas", extra="pred_noised_sample", reads=(*CLIP, *THRESHOLD, "timestep_scaling")
     ),
-    "TCDScheduler": Peer(_tcd, "alphas", extra="pred_noised_sample", reads=(*CLIP, *THRESHOLD, "timestep_scaling")),
     "DPMSolverMultistepScheduler": Peer(
         _multistep, spent="each", cast=True, reads=(*MULTISTEP, *THRESHOLD, "variance_type")
     ),
@@ -328,9 +328,7 @@ PEERS: dict[str, Peer] = {
     "EDMDPMSolverMultistepScheduler": Peer(
         _edm_multistep, scaled=True, edm=True, spent="each", reads=(*MULTISTEP, *THRESHOLD)
     ),
-    "CosineDPMSolverMultistepScheduler": Peer(
-        _cosine, scaled=True, edm=True, spent="each", reads=MULTISTEP
-    ),
+    "CosineDPMSolverMultistepScheduler": Peer(_cosine, scaled=True, edm=True, spent="each", reads=MULTISTEP),
     "IPNDMScheduler": Peer(_ipndm, "angles"),
     "FlowMatchEulerDiscreteScheduler": Peer(
         _flow_euler, "flow", spent="each", cast=True, reads=("stochastic_sampling",)
@@ -406,7 +404,9 @@ def check(name: str, config: Mapping[str, Any]) -> None:
     if flow and kind == "v_prediction":
         raise ValueError(f"{name}: use_flow_sigmas=True goes with 'flow_prediction', not 'v_prediction'")
     if config.get("use_dynamic_shifting") and config.get("time_shift_type") not in ("exponential", "linear"):
-        raise ValueError(f"time_shift_type must be 'exponential' or 'linear', got {config['time_shift_type']!r}")
+        raise ValueError(
+            f"time_shift_type must be 'exponential' or 'linear', got {config['time_shift_type']!r}"
+        )
     if PEERS[name].edm and kind not in ("epsilon", "v_prediction"):
         raise ValueError(f"{name}: prediction_type must be 'epsilon' or 'v_prediction', got {kind!r}")
     if config.get("thresholding") and not 0 < config.get("dynamic_thresholding_ratio", 0.995) <= 1:

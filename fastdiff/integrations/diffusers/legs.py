@@ -84,11 +84,11 @@ class Legs:
 
     scaled  the caller's sample is x / alpha
     sign    -1: the network's output is the negative of a prediction
-    spends  every leg takes a draw of a generator
+    spends  every leg above this time takes a draw of a generator; None: those that need one
     early   the solver asks its network at the end of a step, so that its own state is not the sample
     """
 
-    def __init__(self, recipe: Recipe, scaled: bool, sign: float, spends: bool, early: bool):
+    def __init__(self, recipe: Recipe, scaled: bool, sign: float, spends: float | None, early: bool):
         self.recipe, self.process, self.predicts = recipe, recipe.process, recipe.predicts
         self.solver, self.hooks = recipe.solver.describe(), recipe.hooks
         units = Units(self.process, self.predicts, scaled, sign)
@@ -111,7 +111,10 @@ class Legs:
         found = self._tables.get((dtype, device))
         if found is None:
             found = [
-                [None if p.table is None else torch.tensor(p.table, dtype=dtype).to(device) for p in leg.passes]
+                [
+                    None if p.table is None else torch.tensor(p.table, dtype=dtype).to(device)
+                    for p in leg.passes
+                ]
                 for leg in self.legs
             ]
             self._tables[dtype, device] = found
@@ -168,7 +171,7 @@ class Legs:
 
 
 @lru_cache(maxsize=128)
-def legs_of(recipe: Recipe, scaled: bool, sign: float, spends: bool, early: bool) -> Legs:
+def legs_of(recipe: Recipe, scaled: bool, sign: float, spends: float | None, early: bool) -> Legs:
     return Legs(recipe, scaled, sign, spends, early)
 
 
@@ -203,7 +206,8 @@ def of_plan(plan: Plan, units: Units) -> list[Leg]:
     stages, process = plan.stages, units.process
     nets = [k for k, s in enumerate(stages) if s.call is not None and s.call.kind == "net"]
     nodes = [process.node(stages[k].call.t) for k in nets]  # type: ignore[union-attr]
-    end = process.node(float(plan.end_of(plan.visits - 1)))
+    assert plan.recipe is not None
+    end = process.node(end_of(plan.recipe))
     unit = dict.fromkeys(range(len(plan.kinds)), 1.0)
     made: list[Leg] = []
     if nets[0] != 0 or stages[0].draws or any(stages[0].inputs):
@@ -247,13 +251,18 @@ def of_plan(plan: Plan, units: Units) -> list[Leg]:
     return made
 
 
+def end_of(recipe: Recipe) -> float:
+    """The time at which the last step ends; it may leave the last node out."""
+    return float((getattr(recipe.solver, "ends", ()) or recipe.times)[-1])
+
+
 CHURNED = "{} changes x before a network call, which no scheduler can; set churn=0"
 
 
 def of_record(recipe: Recipe, units: Units) -> list[Leg] | None:
-    """Straight from the formula: whatever the caller hands over as a sample is taken as it is. What later legs
-    want of an earlier one is kept as one tensor where it is one combination, else as the tensors they were
-    made of. None where a leg would read too many."""
+    """Straight from the formula: whatever the caller hands over as a sample is taken as it is. What later
+    legs want of an earlier one is kept as one tensor where it is one combination, else as the tensors they
+    were made of. None where a leg would read too many."""
     rec = recipe.record()
     process, calls = recipe.process, rec.calls
     nets = [c for c, call in enumerate(calls) if call.kind == "net"]
@@ -317,7 +326,9 @@ def of_record(recipe: Recipe, units: Units) -> list[Leg] | None:
         for i, (c, here) in enumerate(zip(nets, targets, strict=True)):
             call, node = calls[c], process.node(plain(calls[c].node.t))
             unit = {samples[i]: worth[i], call.outs[0]: units.sign}
-            unit |= {samples[j]: worth[j] for j in range(i)} | {calls[nets[j]].outs[0]: units.sign for j in range(i)}
+            unit |= {samples[j]: worth[j] for j in range(i)} | {
+                calls[nets[j]].outs[0]: units.sign for j in range(i)
+            }
             passes, bent = [], -1
             for k, (inner, rows) in enumerate(here):
                 folded = []
@@ -333,7 +344,7 @@ def of_record(recipe: Recipe, units: Units) -> list[Leg] | None:
                     folded.append(own)
                 if inner is None:
                     after = i + 1 < len(nets)
-                    end = process.node(float(recipe.times[-1]))
+                    end = process.node(end_of(recipe))
                     outs = [samples[i + 1] if after else result]
                     factor = Decimal(worth[i + 1] if after else units.x(end))
                     folded[0] = {a: v * factor for a, v in folded[0].items()}
@@ -351,14 +362,27 @@ def of_record(recipe: Recipe, units: Units) -> list[Leg] | None:
             x0 = bent if bent >= 0 else units.x0(node)
             further = call.outs[1] if len(call.outs) > 1 else -1
             goal = samples[i + 1] if i + 1 < len(nets) else result
-            made.append(Leg(plain(call.node.t), call.step, (samples[i],), call.outs[0], further, tuple(passes), goal, x0))
+            made.append(
+                Leg(
+                    plain(call.node.t),
+                    call.step,
+                    (samples[i],),
+                    call.outs[0],
+                    further,
+                    tuple(passes),
+                    goal,
+                    x0,
+                )
+            )
     return None if any(len(p.inputs) > INPUTS for leg in made for p in leg.passes) else made
 
 
 def _pass(rec: Any, outs: Sequence[int], rows: Sequence[Row], sample: int, output: int) -> Pass:
     """A pass with its columns in order: sample, output, then what is older, newest first; draws."""
     atoms = {a for row in rows for a in row}
-    draws = sorted((a for a in atoms if a < len(rec.kinds) and rec.kinds[a] == NOISE), key=lambda a: rec.info[a][:2])
+    draws = sorted(
+        (a for a in atoms if a < len(rec.kinds) and rec.kinds[a] == NOISE), key=lambda a: rec.info[a][:2]
+    )
     rest = sorted(atoms - {*draws, sample, output}, reverse=True)
     columns = [a for a in (sample, output) if a in atoms] + rest or [sample]
     table = np.array([[float(row.get(a, 0)) for a in (*columns, *draws)] for row in rows])
@@ -381,7 +405,7 @@ def _parallel(rows: Sequence[Row]) -> bool:
     return True
 
 
-def finished(made: Sequence[Leg], spends: bool) -> list[Leg]:
+def finished(made: Sequence[Leg], spends: float | None) -> list[Leg]:
     """The legs with what only the whole run tells."""
     raws = {leg.output for leg in made}
     reads: dict[Key, int] = {}
@@ -398,7 +422,12 @@ def finished(made: Sequence[Leg], spends: bool) -> list[Leg]:
     legs, steps = [], set()
     for i, leg in enumerate(made):
         here = list(dict.fromkeys(d for p in leg.passes for d in p.draws))
-        used = {*leg.samples, leg.output, leg.further, *(r for p in leg.passes for r in (*p.inputs, *p.outputs))}
+        used = {
+            *leg.samples,
+            leg.output,
+            leg.further,
+            *(r for p in leg.passes for r in (*p.inputs, *p.outputs)),
+        }
         legs.append(
             replace(
                 leg,
@@ -407,7 +436,7 @@ def finished(made: Sequence[Leg], spends: bool) -> list[Leg]:
                 held=tuple(sorted(alive[i] & raws)),
                 drop=tuple(sorted((used | alive[i]) - alive[i + 1])),
                 opens=leg.step not in steps,
-                spends=spends,
+                spends=spends is not None and leg.t > spends,
             )
         )
         seen.update(here)

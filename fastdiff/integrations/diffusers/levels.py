@@ -92,7 +92,13 @@ class Levelled:
         return rows[:, None, :]
 
     def _step_each(
-        self, output: Tensor, timestep: Tensor, sample: Tensor, settings: Any, generator: Any, seeds: Any,
+        self,
+        output: Tensor,
+        timestep: Tensor,
+        sample: Tensor,
+        settings: Any,
+        generator: Any,
+        seeds: Any,
         return_dict: bool,
     ) -> Any:
         """A step of every sample from a timestep of its own."""
@@ -115,7 +121,9 @@ class Levelled:
             if seeds is None:
                 from diffusers.utils.torch_utils import randn_tensor
 
-                T.append(randn_tensor(sample.shape, generator=generator, device=sample.device, dtype=sample.dtype))
+                T.append(
+                    randn_tensor(sample.shape, generator=generator, device=sample.device, dtype=sample.dtype)
+                )
             else:
                 rng = resolve(seeds, sample.shape[0], sample.device)
                 rng[:, 2] += index

@@ -19,7 +19,11 @@ NAMES = ("timestep", "timesteps", "t", "time", "sigma")
 
 
 def from_diffusers(
-    model: Any, scheduler_config: Any, *, timestep_scale: float | None = None, x_dtype: torch.dtype | None = None
+    model: Any,
+    scheduler_config: Any,
+    *,
+    timestep_scale: float | None = None,
+    x_dtype: torch.dtype | None = None,
 ) -> Denoiser:
     """A diffusers network (UNet2DModel, UNet2DConditionModel, a transformer) as a `fd.Denoiser`, for
     `fd.sample`, `fd.Sampler` and capture.
@@ -57,8 +61,10 @@ def from_diffusers(
         predicts, sign = "flow" if table == "flow" else kind, -1.0 if config.get("invert_sigmas") else 1.0
 
         def flow(x: Tensor, t: Tensor, **cond: Any) -> Any:
-            return sign * first(call(x, (t if sign > 0 else 1 - t) * scale, **cond)) if sign < 0 else call(
-                x, t * scale, **cond
+            return (
+                sign * first(call(x, (t if sign > 0 else 1 - t) * scale, **cond))
+                if sign < 0
+                else call(x, t * scale, **cond)
             )
 
         return Denoiser(flow, processes.get("flow-matching")(), predicts=predicts, x_dtype=x_dtype)
@@ -76,7 +82,9 @@ def abar(peer: Any) -> np.ndarray:
 
 
 def first(out: Any) -> Tensor:
-    return out if isinstance(out, Tensor) else getattr(out, "sample", None) if hasattr(out, "sample") else out[0]
+    return (
+        out if isinstance(out, Tensor) else getattr(out, "sample", None) if hasattr(out, "sample") else out[0]
+    )
 
 
 def caller(model: Any) -> Any:

@@ -130,7 +130,9 @@ def schedule_of(name: str, fields: Mapping[str, Any], peer: Any, legacy: bool) -
             times, ends, sign = 1 - times, 1 - ends, -1.0
         process: Process = processes.get("flow-matching")()
         kind = "flow" if table == "flow" else kind
-        return Schedule(process, times, tuple(ends), predicts=kind, sign=sign, **common, **_own(name, peer, ends))
+        return Schedule(
+            process, times, tuple(ends), predicts=kind, sign=sign, **common, **_own(name, peer, ends)
+        )
     if PEERS[name].edm:
         sign = -1.0 if kind == "velocity" else 1.0
         levels = Levels(sigma_data=float(peer.config.sigma_data))

@@ -197,7 +197,12 @@ class FastScheduler(Stepping, Levelled, SchedulerMixin, ConfigMixin):
         (original_inference_steps, strength) mean what they mean there."""
         if self.config.grid is not None and (timesteps is not None or sigmas is not None):
             raise ValueError("set_timesteps: timesteps and sigmas cannot be given beside grid=")
-        wanted = {"num_inference_steps": num_inference_steps, "timesteps": timesteps, "sigmas": sigmas, "mu": mu}
+        wanted = {
+            "num_inference_steps": num_inference_steps,
+            "timesteps": timesteps,
+            "sigmas": sigmas,
+            "mu": mu,
+        }
         wanted.update(others)
         listed = {k: _listed(v) for k, v in wanted.items() if v is not None}
         key = repr(sorted(self._fields().items())), repr(sorted(listed.items()))
@@ -266,7 +271,9 @@ class FastScheduler(Stepping, Levelled, SchedulerMixin, ConfigMixin):
                 solver, last = own, schedule.ends[-1]
                 times[-1] = last if last < times[-2] else 0.0
             recipe = Recipe(solver, schedule.process, tuple(times.tolist()), schedule.predicts, self._hooks())
-            spends = own is None and peer.spent == "each" and bool(solver.stochastic)
+            spends = None
+            if own is None and peer.spent != "used" and solver.stochastic:
+                spends = 0.0 if peer.spent == "each" else 1.5 / schedule.train_steps
             early = getattr(solver, "inner", solver).key in EARLY
             found = legs_of(recipe, peer.scaled, schedule.sign, spends, early)
             self._shared.legs[key] = found

@@ -5,6 +5,7 @@
     Corrected    UniPC without its corrector at some steps
     SDE3M        the third-order stochastic step with -1/2 where the expansion has +1/2
     PNDM         pseudo linear multistep on integer indices with a fixed stride, slopes averaged raw
+    DDPM         fixed_large noise after the last step
     EnteredLMS   LMS entered later, as image-to-image does
     IPNDM        its first step from alpha = 0, which takes x0 for 0
 
@@ -23,6 +24,7 @@ from ...core.solver import Past, Solver
 from ...solvers._adams import interpolated, mixed
 from ...solvers._coordinates import add, total
 from ...solvers._exponential import Known, adams, fresh, multistep
+from ...solvers.ddpm import DDPM as Posterior
 from ...solvers.dpmpp_3m_sde import DPMpp3MSDE
 from ...solvers.lms import LMS
 from ...solvers.unipc import UniPC
@@ -206,6 +208,15 @@ class PNDM(Solver):
                 known = [p.model(p.x, s), *known[:3]]
                 p.x = go(p.x, s, node(n - self.stride), mixed(known))
             known = p.finish(known, s)
+
+
+@dataclass(frozen=True)
+class DDPM(Posterior):
+    """With the larger variance in the step to data too, if that starts above timestep 0."""
+
+    def last(self, p: Any, s: Node, t: Node, past: Past) -> Past:
+        p.x = t.alpha * p.model(p.x, s) + s.sigma * p.noise(s, t)
+        return []
 
 
 @dataclass(frozen=True)

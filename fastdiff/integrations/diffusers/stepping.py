@@ -118,7 +118,9 @@ class Stepping:
         t = float(timestep)
         found = [i for i, v in enumerate(values) if abs(v - t) <= 1e-6 * max(1.0, abs(t))]
         if not found:
-            raise ValueError(f"timestep {t:g} is none of scheduler.timesteps ({values[0]:g} .. {values[-1]:g})")
+            raise ValueError(
+                f"timestep {t:g} is none of scheduler.timesteps ({values[0]:g} .. {values[-1]:g})"
+            )
         return found[min(1, len(found) - 1)]
 
     def _begin(self, index: int, settings: Settings) -> None:
@@ -155,7 +157,11 @@ class Stepping:
             self._begin(index, settings)
         else:
             over = index >= len(self._values)
-            if place is None and isinstance(timestep, (int, float)) and (over or self._values[index] != timestep):
+            if (
+                place is None
+                and isinstance(timestep, (int, float))
+                and (over or self._values[index] != timestep)
+            ):
                 place = self.index_for_timestep(timestep)
             if place is not None and place != index:
                 self._begin(place, settings)
@@ -275,7 +281,9 @@ class Stepping:
             elif draws:
                 draws = p.counters if not self._before else [d + self._before for d in p.counters]
             if route(T) == EAGER:
-                outs = [self._memory(r, r == leg.result and p is leg.passes[-1], like, dtype) for r in p.outputs]
+                outs = [
+                    self._memory(r, r == leg.result and p is leg.passes[-1], like, dtype) for r in p.outputs
+                ]
                 linear_step(T, A, rng=self._rng, draws=draws, streams=streams, out=outs)
             else:
                 outs = linear_step(T, A, rng=self._rng, draws=draws, streams=streams, dtype=dtype)
@@ -343,7 +351,9 @@ def halves(output: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
     """Prediction and learned variance of an output with 2C channels."""
     want = tuple(sample.shape)
     if output.dim() < 2 or tuple(output.shape) != (want[0], 2 * want[1], *want[2:]):
-        raise ValueError(f"step: model_output has shape {tuple(output.shape)}, the sample {want}; they must agree")
+        raise ValueError(
+            f"step: model_output has shape {tuple(output.shape)}, the sample {want}; they must agree"
+        )
     return output[:, : want[1]], output[:, want[1] :]
 
 
