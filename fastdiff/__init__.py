@@ -19,6 +19,6 @@ from .runtime.state import State, Trajectory
 
 __all__ = [
     "AdaptiveSampler", "Denoiser", "Hook", "NonFinite", "Pair", "Plan", "Sampler", "Seeds", "State",
-    "Trajectory", "__version__", "edit", "from_diffusers", "gather", "grid", "grids", "guidance", "invert", "noise", "ops",
-    "plan", "processes", "sample", "solvers", "tune",
+    "Trajectory", "__version__", "edit", "from_diffusers", "gather", "grid", "grids", "guidance", "invert",
+    "noise", "ops", "plan", "processes", "sample", "solvers", "tune",
 ]

@@ -14,11 +14,11 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
+from ..._version import __version__
 from ...core.errors import unknown
 from ...core.process import Node
 from ...core.solver import Solver, solvers
 from ...guidance.threshold import DynamicThreshold
-from ..._version import __version__
 from . import solvers as peers
 
 KINDS = {

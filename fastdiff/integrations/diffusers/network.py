@@ -10,7 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...core.process import processes
+from ...processes.discrete_vp import DiscreteVP
+from ...processes.edm import EDM
+from ...processes.flow_matching import FlowMatching
+from ...processes.trig import Trig
 from ...runtime.denoiser import Denoiser
 from .configs import KINDS, PEERS, check, fields_of
 from .schedule import make_peer
@@ -48,7 +51,7 @@ def from_diffusers(
     call = caller(model)
     if PEERS[name].edm:
         c = peer.config
-        process = processes.get("edm")(c.sigma_min, c.sigma_max, c.sigma_data)
+        process = EDM(c.sigma_min, c.sigma_max, c.sigma_data)
         sign = -1.0 if kind == "velocity" else 1.0
 
         def raw(x: Tensor, t: Tensor, **cond: Any) -> Any:
@@ -61,16 +64,12 @@ def from_diffusers(
         predicts, sign = "flow" if table == "flow" else kind, -1.0 if config.get("invert_sigmas") else 1.0
 
         def flow(x: Tensor, t: Tensor, **cond: Any) -> Any:
-            return (
-                sign * first(call(x, (t if sign > 0 else 1 - t) * scale, **cond))
-                if sign < 0
-                else call(x, t * scale, **cond)
-            )
+            return sign * first(call(x, (t if sign > 0 else 1 - t) * scale, **cond))
 
-        return Denoiser(flow, processes.get("flow-matching")(), predicts=predicts, x_dtype=x_dtype)
+        return Denoiser(flow, FlowMatching(), predicts=predicts, x_dtype=x_dtype)
     if table == "angles":
-        return Denoiser(call, processes.get("trig")(), predicts="velocity", x_dtype=x_dtype)
-    process = processes.get("discrete-vp")(abar(peer))
+        return Denoiser(call, Trig(), predicts="velocity", x_dtype=x_dtype)
+    process = DiscreteVP(abar(peer))
     return Denoiser(call, process, predicts=kind, time=("index", steps), x_dtype=x_dtype)
 
 
@@ -81,10 +80,9 @@ def abar(peer: Any) -> np.ndarray:
         return np.exp(np.cumsum(np.log1p(-betas)))
 
 
-def first(out: Any) -> Tensor:
-    return (
-        out if isinstance(out, Tensor) else getattr(out, "sample", None) if hasattr(out, "sample") else out[0]
-    )
+def first(out: Any) -> Any:
+    """The prediction inside whatever the network returned."""
+    return out if isinstance(out, Tensor) else out.sample if hasattr(out, "sample") else out[0]
 
 
 def caller(model: Any) -> Any:

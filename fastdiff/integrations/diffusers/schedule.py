@@ -17,8 +17,12 @@ from torch import Tensor
 
 from ...core.grid import grids
 from ...core.math import Number, log, sqrt
-from ...core.process import Process, processes
+from ...core.process import Process
 from ...processes._variance_preserving import VariancePreserving
+from ...processes.discrete_vp import DiscreteVP
+from ...processes.edm import EDM
+from ...processes.flow_matching import FlowMatching
+from ...processes.trig import Trig
 from .configs import KINDS, PEERS, TauOf, peer_class
 
 
@@ -113,7 +117,7 @@ def schedule_of(name: str, fields: Mapping[str, Any], peer: Any, legacy: bool) -
         return _of_alphas(name, peer, kind, legacy, common)
     if table == "angles":
         times = np.append(peer.timesteps.double().numpy(), 0.0)
-        trig = processes.get("trig")()
+        trig = Trig()
         return Schedule(trig, times, _ends(times), times[:-1], predicts="velocity", **common)
     rho = peer.sigmas.double().numpy()
     if peer.order == 2:
@@ -128,7 +132,7 @@ def schedule_of(name: str, fields: Mapping[str, Any], peer: Any, legacy: bool) -
         sign = 1.0
         if peer.config.get("invert_sigmas"):
             times, ends, sign = 1 - times, 1 - ends, -1.0
-        process: Process = processes.get("flow-matching")()
+        process: Process = FlowMatching()
         kind = "flow" if table == "flow" else kind
         return Schedule(
             process, times, tuple(ends), predicts=kind, sign=sign, **common, **_own(name, peer, ends)
@@ -157,7 +161,7 @@ def _own(name: str, peer: Any, ends: np.ndarray) -> dict[str, Any]:
 def _of_alphas(name: str, peer: Any, kind: str, legacy: bool, common: dict[str, Any]) -> Schedule:
     """Times (n + 1) / N of the training steps n."""
     N = common["train_steps"]
-    process = processes.get("discrete-vp")(peer.alphas_cumprod.double().numpy())
+    process = DiscreteVP(peer.alphas_cumprod.double().numpy())
     final = 0.0
     if name == "TCDScheduler" or name in STRIDED and float(peer.final_alpha_cumprod) != 1:
         final = 1 / N
@@ -182,20 +186,20 @@ def regrid(
 ) -> Schedule:
     """The schedule on one of `fd.grids` over the levels that the network was trained on."""
     peer = make_peer(name, fields)
-    if PEERS[name].table == "flow" or isinstance(old.process, processes.get("flow-matching")):
-        base: Process = processes.get("flow-matching")()
+    if PEERS[name].table == "flow" or isinstance(old.process, FlowMatching):
+        base: Process = FlowMatching()
         times = grids.make(grid, **options).times(base, steps)
         return replace(old, times=times, ends=_ends(times), shown=times[:-1] * old.train_steps)
     if PEERS[name].edm:
         cfg = peer.config
-        base = processes.get("edm")(cfg.sigma_min, cfg.sigma_max, cfg.sigma_data)
+        base = EDM(cfg.sigma_min, cfg.sigma_max, cfg.sigma_data)
         times = grids.make(grid, **options).times(base, steps)
         shown = 2 / np.pi * np.arctan(times[:-1]) if "Cosine" in name else np.log(times[:-1]) / 4
         return replace(old, times=times, ends=_ends(times), shown=shown)
     if PEERS[name].table == "angles":
         times = grids.make(grid, **options).times(old.process, steps)
         return replace(old, times=times, ends=_ends(times), shown=times[:-1])
-    base = processes.get("discrete-vp")(peer.alphas_cumprod.double().numpy())
+    base = DiscreteVP(peer.alphas_cumprod.double().numpy())
     times = grids.make(grid, **options).times(base, steps)
     shown = np.clip(base.model_index(times[:-1], old.train_steps), 0, old.train_steps - 1)
     if PEERS[name].table == "sigmas":

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import ConfigMixin, SchedulerMixin
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
 from ...core.errors import unknown
@@ -30,7 +31,7 @@ from .configs import OURS, PEERS, Request, Threshold, fields_of, guessed, peer_c
 from .legs import Legs, legs_of
 from .levels import Levelled
 from .schedule import Schedule, ask, make_peer, regrid, schedule_of, tell
-from .stepping import FastSchedulerOutput, Settings, Stepping, WITH_ETA
+from .stepping import WITH_ETA, FastSchedulerOutput, Settings, Stepping
 
 __all__ = ["FastScheduler", "FastSchedulerOutput"]
 
@@ -134,7 +135,8 @@ class FastScheduler(Stepping, Levelled, SchedulerMixin, ConfigMixin):
         config = dict(config)
         name = options.pop("peer", None) or config.get("peer") or config.get("_class_name") or guessed(config)
         options = {**{k: config[k] for k in OURS if k in config and k != "peer"}, **options}
-        known = fields_of(name) if name in PEERS else peer_class(name)
+        peer_class(name)  # raises for a class that is not known
+        known = fields_of(name)
         config = {k: v for k, v in config.items() if k not in OURS}
         taken = {k: options.pop(k) for k in OURS if k in options}
         config.update({k: options.pop(k) for k in list(options) if k in known})

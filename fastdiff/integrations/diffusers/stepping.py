@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -69,12 +69,9 @@ class Stepping:
     _values: list[float]
     _base: int
 
-    @property
-    def _plan_schedule(self) -> Any:
-        raise NotImplementedError
-
-    def _compiled(self, first: int, settings: Settings) -> Legs:
-        raise NotImplementedError
+    _compiled: Callable[[int, Settings], Legs]
+    _plan_schedule: Any  # raises where set_timesteps is missing
+    _step_each: Callable[..., Any]
 
     def _reset(self) -> None:
         self._step_index: int | None = None
@@ -143,7 +140,7 @@ class Stepping:
         """The index that an element of `timesteps` has, without looking at its value."""
         if isinstance(timestep, Tensor) and timestep.numel() == 1:
             if timestep.untyped_storage().data_ptr() == self._base:
-                return timestep.storage_offset()
+                return int(timestep.storage_offset())
         return None
 
     def _enter(self, timestep: Any, settings: Settings) -> int:
@@ -227,16 +224,16 @@ class Stepping:
                 registers[leg.further] = further
         elif leg.further >= 0:
             raise ValueError(
-                "step: a learned variance is in the second half of the network's channels, and the output has "
-                f"shape {tuple(model_output.shape)} for a sample of {tuple(sample.shape)}"
+                "step: a learned variance is in the second half of the network's channels; the output "
+                f"has shape {tuple(model_output.shape)} for a sample of {tuple(sample.shape)}"
             )
         for r in leg.held:
             held = registers[r]
             if held.is_inference() or held._version == self._versions[r]:
                 continue
             raise ValueError(
-                "step: the network wrote over an earlier output that is still needed; let it return a new tensor "
-                "(out.clone())"
+                "step: the network wrote over an earlier output that is still needed; let it return a new "
+                "tensor (out.clone())"
             )
         for r in leg.samples:
             registers[r] = sample
@@ -274,12 +271,14 @@ class Stepping:
             if p.table is None:
                 self._act(legs, p)
                 continue
+            assert A is not None
             T = [registers[r] for r in p.inputs]
-            draws, streams = p.draws, p.streams
+            draws: Sequence[int] = p.counters
+            streams: Sequence[int] = p.streams
             if draws and not (by_sample and self._source is None):
                 T, draws, streams = [*T, *(self._draw(d, p, d not in leg.last) for d in p.draws)], (), ()
             elif draws:
-                draws = p.counters if not self._before else [d + self._before for d in p.counters]
+                draws = draws if not self._before else [d + self._before for d in draws]
             if route(T) == EAGER:
                 outs = [
                     self._memory(r, r == leg.result and p is leg.passes[-1], like, dtype) for r in p.outputs
@@ -364,6 +363,6 @@ def data(legs: Legs, leg: Leg, sample: Tensor, output: Tensor, bent: Tensor | No
         return bent
     T = [sample, output if bent is None else bent]
     a, b = leg.x0 if isinstance(leg.x0, tuple) else (0.0, 1.0)
-    row = [a, b] if weights is None else [weights[0] + weights[1] * a, weights[1] * b]
+    row = (a, b) if weights is None else (weights[0] + weights[1] * a, weights[1] * b)
     wide = torch.float64 if torch.float64 in (T[0].dtype, T[1].dtype) else torch.float32
-    return linear_step(T, legs.row(tuple(row), wide, sample.device))[0]
+    return linear_step(T, legs.row(row, wide, sample.device))[0]
