@@ -52,7 +52,10 @@ def loop(scheduler: Any, x: torch.Tensor, m: torch.Tensor, steps: int) -> Callab
 
 
 def run(
-    shape: tuple[int, ...] = (16, 4, 64, 64), steps: int = 20, rounds: int = 9, cases: tuple[str, ...] = tuple(CASES)
+    shape: tuple[int, ...] = (16, 4, 64, 64),
+    steps: int = 20,
+    rounds: int = 9,
+    cases: tuple[str, ...] = tuple(CASES),
 ) -> list[dict]:
     try:
         import diffusers
@@ -69,7 +72,10 @@ def run(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 theirs = getattr(diffusers, name)(**fields)
-                sides = loop(FastScheduler.from_config(theirs, **options), x, m, steps), loop(theirs, x, m, steps)
+                sides = (
+                    loop(FastScheduler.from_config(theirs, **options), x, m, steps),
+                    loop(theirs, x, m, steps),
+                )
                 seen: tuple[list[float], list[float]] = ([], [])
                 for k in range((3 if "sde" in case else rounds) + 1):
                     for times, side in zip(seen, sides, strict=True):
@@ -77,7 +83,13 @@ def run(
                         times += [spent] if k else []  # the first makes tables
             ours, peer = map(statistics.median, seen)
             rows.append(
-                {"case": case, "shape": list(shape), "ours_us": ours * 1e6, "peer_us": peer * 1e6, "ratio": peer / ours}
+                {
+                    "case": case,
+                    "shape": list(shape),
+                    "ours_us": ours * 1e6,
+                    "peer_us": peer * 1e6,
+                    "ratio": peer / ours,
+                }
             )
     finally:
         torch.set_num_threads(threads)

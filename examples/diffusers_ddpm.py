@@ -39,7 +39,9 @@ def network() -> UNet2DModel:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("out/diffusers_ddpm.png"))

@@ -54,7 +54,9 @@ def served(pipe: LDMPipeline, counts: tuple[int, ...]) -> list[torch.Tensor]:
     sessions = [pipe.scheduler.session() for _ in counts]
     for s, steps in zip(sessions, counts, strict=True):
         s.set_timesteps(steps)
-    latents = [torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(k)) for k in range(len(counts))]
+    latents = [
+        torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(k)) for k in range(len(counts))
+    ]
     for i in range(max(counts)):
         for k, s in enumerate(sessions):
             if i < counts[k]:
@@ -65,7 +67,9 @@ def served(pipe: LDMPipeline, counts: tuple[int, ...]) -> list[torch.Tensor]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--out", type=Path, default=Path("out/diffusers_latent.png"))
     args = parser.parse_args()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import warnings
 from collections import Counter
@@ -458,7 +460,7 @@ def test_network_as_denoiser() -> None:
     with torch.no_grad():
         for t in theirs.timesteps:
             y = theirs.step(model(y, t).sample, t, y).prev_sample
-        denoiser = fd.from_diffusers(model, theirs.config | {"_class_name": "DDIMScheduler"})
+        denoiser = fd.from_diffusers(model, theirs.config)
         times = [*((theirs.timesteps.numpy() + 1) / 1000), 0.0]
         z = fd.sample(denoiser, x, solver="ddim", times=times)
     assert (y - z).abs().max() <= 1e-5 * y.abs().max()
@@ -491,6 +493,17 @@ def test_edm_network_as_denoiser() -> None:
     y = x
     for t in theirs.timesteps:
         y = theirs.step(net(theirs.scale_model_input(y, t), t), t, y).prev_sample
-    denoiser = fd.from_diffusers(net, dict(theirs.config, _class_name="EDMEulerScheduler"))
+    denoiser = fd.from_diffusers(net, theirs)
     z = fd.sample(denoiser, x, solver="euler", times=theirs.sigmas.double().numpy())
     assert (y - z).abs().max() <= 3e-6 * y.abs().max()
+
+
+def test_without_diffusers() -> None:
+    """`import fastdiff` does not want it; the integration says what is missing."""
+    code = (
+        "import sys; sys.modules['diffusers'] = None\nimport fastdiff as fd\n"
+        "try:\n    fd.from_diffusers(None, {})\n"
+        "except ImportError as e:\n    assert 'fastdiff[diffusers]' in str(e), e\n"
+        "else:\n    raise SystemExit(1)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

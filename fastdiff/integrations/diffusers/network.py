@@ -15,7 +15,7 @@ from ...processes.edm import EDM
 from ...processes.flow_matching import FlowMatching
 from ...processes.trig import Trig
 from ...runtime.denoiser import Denoiser
-from .configs import KINDS, PEERS, check, fields_of
+from .configs import KINDS, PEERS, check, fields_of, guessed
 from .schedule import make_peer
 
 NAMES = ("timestep", "timesteps", "t", "time", "sigma")
@@ -31,7 +31,8 @@ def from_diffusers(
     """A diffusers network (UNet2DModel, UNet2DConditionModel, a transformer) as a `fd.Denoiser`, for
     `fd.sample`, `fd.Sampler` and capture.
 
-    scheduler_config  of the scheduler that the network was trained with: it says the process, what the
+    scheduler_config  of the scheduler that the network was trained with, or that itself: it says the process,
+    what the
                       network predicts and what it is told of the time
     timestep_scale    flow networks are told scale * sigma; default num_train_timesteps
     x_dtype           dtype in which the network wants x
@@ -42,7 +43,8 @@ def from_diffusers(
     config = getattr(scheduler_config, "config", scheduler_config)
     if not isinstance(config, Mapping):
         raise TypeError(f"scheduler_config must be a scheduler's configuration, got {type(config).__name__}")
-    name = str(config.get("peer") or config.get("_class_name", ""))
+    own = type(scheduler_config).__name__
+    name = config.get("peer") or (own if own in PEERS else config.get("_class_name")) or guessed(config)
     known = fields_of(name)
     fields = {k: v for k, v in config.items() if k in known}
     check(name, {**known, **fields})
