@@ -78,6 +78,7 @@ CASES: list[Any] = [
     ("EulerDiscrete", {}),
     ("EulerDiscrete", {"timestep_spacing": "leading", "final_sigmas_type": "sigma_min", **V, **KARRAS}),
     ("EulerDiscrete", {"timestep_type": "continuous", **V, **KARRAS, "sigma_min": 0.002, "sigma_max": 700.0}),
+    ("EulerDiscrete", {"interpolation_type": "log_linear"}),
     ("EulerAncestralDiscrete", {}),
     ("HeunDiscrete", {"clip_sample": True}),
     ("HeunDiscrete", {**V, **KARRAS}),

@@ -73,8 +73,8 @@ class Threshold(DynamicThreshold):
     """Theirs may be capped below 1."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.quantile <= 1:
-            raise ValueError(f"dynamic_thresholding_ratio must lie in (0, 1], got {self.quantile}")
+        if not 0 <= self.quantile <= 1:
+            raise ValueError(f"dynamic_thresholding_ratio must lie in [0, 1], got {self.quantile}")
 
 
 @dataclass(frozen=True)
@@ -409,8 +409,8 @@ def check(name: str, config: Mapping[str, Any]) -> None:
         )
     if PEERS[name].edm and kind not in ("epsilon", "v_prediction"):
         raise ValueError(f"{name}: prediction_type must be 'epsilon' or 'v_prediction', got {kind!r}")
-    if config.get("thresholding") and not 0 < config.get("dynamic_thresholding_ratio", 0.995) <= 1:
-        raise ValueError("dynamic_thresholding_ratio must lie in (0, 1]")
+    if config.get("thresholding") and not 0 <= config.get("dynamic_thresholding_ratio", 0.995) <= 1:
+        raise ValueError("dynamic_thresholding_ratio must lie in [0, 1]")
 
 
 OURS = ("peer", "solver", "grid", "grid_options", "legacy", "seeds", "noise", "solver_options")

@@ -123,7 +123,7 @@ def schedule_of(name: str, fields: Mapping[str, Any], peer: Any, legacy: bool) -
     if peer.order == 2:
         rho, shown = rho[np.append(True, np.diff(rho) != 0)], peer.timesteps[::2]
     else:
-        shown = peer.timesteps
+        rho, shown = rho[: len(peer.timesteps) + 1], peer.timesteps  # "log_linear" has one level more
     common |= {"sigmas": peer.sigmas, "shown": shown.double().numpy()[: len(rho) - 1]}
     ends, times = rho[1:], rho
     if len(rho) > 2 and rho[-1] == rho[-2]:  # a last step that goes nowhere
