@@ -6,6 +6,7 @@ from ._version import __version__
 from .core.errors import NonFinite
 from .core.hook import Hook
 from .core.plan import Plan, plan
+from .integrations import from_diffusers
 from .noise import Seeds
 from .runtime import gradients
 from .runtime import perturb as _perturb  # noqa: F401 - fills Process.perturb
@@ -20,6 +21,7 @@ from .runtime.state import State, Trajectory
 
 __all__ = [
     "AdaptiveSampler", "Denoiser", "Hook", "LogProb", "NonFinite", "Pair", "Plan", "Sampler", "Seeds",
-    "State", "Trajectory", "__version__", "edit", "gather", "gradients", "grid", "grids", "guidance",
-    "invert", "log_prob_path", "losses", "noise", "ops", "plan", "processes", "sample", "solvers", "tune",
+    "State", "Trajectory", "__version__", "edit", "from_diffusers", "gather", "gradients", "grid", "grids",
+    "guidance", "invert", "log_prob_path", "losses", "noise", "ops", "plan", "processes", "sample", "solvers",
+    "tune",
 ]

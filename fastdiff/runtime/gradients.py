@@ -1,9 +1,8 @@
 """Gradients through a run: how its states come back in the backward pass.
 
-    "full"         autograd keeps everything: any derivative, forward mode, torch.func; memory of N network
-    calls "checkpoint"   the exact gradient; each step's state is kept, one network call is run again at a
-    time "reversible"   the exact gradient, to rounding; states are made again from the last one, by the
-    inverse of
+    "full"         autograd keeps everything: any derivative, forward mode, torch.func; the memory of N calls
+    "checkpoint"   the exact gradient; each step's state is kept, one network call is run again at a time
+    "reversible"   the exact gradient, to rounding; states are made again from the last one by the inverse of
                    an exactly invertible solver: memory independent of N
     "adjoint"      the gradient of the exact flow by an exponential multistep method, off the run's own by the
                    order of the steps; `check` says how far

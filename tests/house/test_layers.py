@@ -25,7 +25,7 @@ def floor(part: str) -> int:
 
 
 def wrong(source: str, target: str) -> bool:
-    if source == target or target in BOTTOM:
+    if source == target or target in BOTTOM or (source, target) == ("", "integrations"):  # fd.from_diffusers
         return False
     return target != "core" if source in FORMULAS else floor(target) >= floor(source)
 
