@@ -1,11 +1,22 @@
 """Training losses. Built once, called as `loss(net, x0, cond=None, seeds=None)`: tensors in, a scalar out, so
 that it stands in any training loop. One file, one loss; registered by being here."""
 
-from . import times, weightings
+from . import couplings, times, weightings
 from ._loss import Loss, Terms
 from ._loss import losses as registry
 from .denoising import Denoising
+from .flow_matching import FlowMatching
 
 names = registry.names
 
-__all__ = ["Denoising", "Loss", "Terms", "names", "registry", "times", "weightings"]
+__all__ = [
+    "Denoising",
+    "FlowMatching",
+    "Loss",
+    "Terms",
+    "couplings",
+    "names",
+    "registry",
+    "times",
+    "weightings",
+]
