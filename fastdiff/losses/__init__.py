@@ -6,15 +6,20 @@ from ._loss import Loss, Terms
 from ._loss import losses as registry
 from .denoising import Denoising
 from .flow_matching import FlowMatching
+from .interpolant import Interpolant
+from .learned_coupling import LearnedCoupling, curvature
 
 names = registry.names
 
 __all__ = [
     "Denoising",
     "FlowMatching",
+    "Interpolant",
+    "LearnedCoupling",
     "Loss",
     "Terms",
     "couplings",
+    "curvature",
     "names",
     "registry",
     "times",
