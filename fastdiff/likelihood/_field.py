@@ -46,7 +46,7 @@ class Field:
         self.theta = [float(np.arctan2(n.sigma, n.alpha)) for n in map(self.process.node, ends)]
         for t in ends:  # says so where the prediction has no velocity
             convert(denoiser.predicts, "velocity", self.process.node(t))
-        angles = np.linspace(*self.theta, KNOTS)
+        angles = np.linspace(self.theta[0], self.theta[1], KNOTS)
         with np.errstate(divide="ignore"):
             times = np.asarray(self.process.time_of(np.log(np.cos(angles)) - np.log(np.sin(angles))))
         times[[0, -1]] = ends

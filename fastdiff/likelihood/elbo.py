@@ -95,7 +95,7 @@ def elbo(
         ends = [float(process.lam(t)) for t in (high, low)]
         if not np.isfinite(ends).all():
             raise ValueError(f"{call}: lambda is infinite at t_max={high:g} or t_min={low:g}; choose others")
-        grid = np.asarray(process.time_of(np.linspace(*ends, steps + 1)))
+        grid = np.asarray(process.time_of(np.linspace(ends[0], ends[1], steps + 1)))
         grid[[0, -1]] = high, low
     else:
         grid = np.asarray(times, dtype=np.float64)
@@ -205,7 +205,6 @@ class _Run:
         x_t, raw = self.network(n, draw)
         p, q = convert(self.denoiser.predicts, "data", n)
         log_var = -2 * float(n.lam)
-        bins = {} if levels is None else {"bins": levels}
         nats = gaussian_kl(
             raw,
             self.x0,
@@ -216,7 +215,7 @@ class _Run:
             log_var=log_var,
             low=log_var,
             bin=torch.full((self.x0.shape[0],), levels is not None, device=self.x0.device),
-            **bins,
+            bins=256 if levels is None else levels,
         ).double()
         # without levels the op gives |x0 - x0_hat|^2 / (2 var): what is left is the normal's own factor
         return nats if levels is not None else nats + self.size * 0.5 * (log(2 * pi) + log_var)

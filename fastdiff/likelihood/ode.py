@@ -146,7 +146,7 @@ def _angles(field: Field, steps: Any, times: Any, call: str) -> list[float]:
     if times is None:
         if type(steps) is not int or steps < 1:
             raise ValueError(f"{call}: steps must be a whole number >= 1, got {steps!r}")
-        return [float(v) for v in np.linspace(*field.theta, steps + 1)]
+        return [float(v) for v in np.linspace(field.theta[0], field.theta[1], steps + 1)]
     t = np.asarray(times, dtype=np.float64)
     if t.ndim != 1 or len(t) < 2 or not (np.diff(t) > 0).all():
         raise ValueError(f"{call}: times must be strictly increasing, two of them at least")

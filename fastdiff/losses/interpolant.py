@@ -195,12 +195,14 @@ class Interpolant(Loss):
         extra = ends if "e" in target else None
         total, first = None, None
         for sign in (1, -1) if self.antithetic else (1,):
+            path: dict[str, Any]
+            slope: dict[str, Any]
             path, slope = (
                 {k: (v * sign if k in "sq" else v).to(dtype) for k, v in row.items()}
                 for row in (seen, target)
             )
             made = perturb(x0, rng=rng, endpoint=ends, noise=stored, **path)
-            x_t, xi = made if stored else (made, None)
+            x_t, xi = made if isinstance(made, tuple) else (made, None)
             output = net(x_t, self.model.times_tensor(t, x0), **given)
             pred = self.model.take(output, x_t)
             if self.predicts == "score":
@@ -249,7 +251,7 @@ class Interpolant(Loss):
         if x1 is None and isinstance(self.coupling, Coupling):
             stream = training_column_stream(BASE_COLUMN)
             x1 = self.coupling.pair(x0, normal(x0.shape, rng, 0, stream, dtype=x0.dtype), rng)
-        elif x1 is None:
+        elif x1 is None and callable(self.coupling):
             x1 = self.coupling(x0, rng)
         if not isinstance(x1, Tensor) or x1.shape != x0.shape:
             came = tuple(x1.shape) if isinstance(x1, Tensor) else type(x1).__name__
