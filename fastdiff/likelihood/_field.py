@@ -41,7 +41,7 @@ class Field:
     ):
         self.denoiser, self.process, self.cond = denoiser, denoiser.process, dict(cond)
         self.exact, self.create_graph, self.calls = probes == "exact", create_graph, 0
-        self.wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        self.dtype, self.wide = x.dtype, torch.float64 if x.dtype == torch.float64 else torch.float32
         self.low, self.high = ends
         self.theta = [float(np.arctan2(n.sigma, n.alpha)) for n in map(self.process.node, ends)]
         for t in ends:  # says so where the prediction has no velocity
@@ -74,7 +74,7 @@ class Field:
         return torch.as_tensor(n.alpha * n.alpha + n.sigma * n.sigma).sqrt()
 
     def __call__(self, u: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """(du / dtheta like u, div v (B,) float64)."""
+        """(du / dtheta like u, div v (B,) float64); u is float32 at least, the network sees x's own dtype."""
         n = self.node(theta)
         r = self.radius(n)
         p, q = convert(self.denoiser.predicts, "velocity", n, check=False)
@@ -85,7 +85,7 @@ class Field:
             return full.to(self.wide).reshape(-1, *[1] * (u.dim() - 1))
 
         with torch.enable_grad():
-            x = (u.to(self.wide) * column(r)).to(u.dtype)
+            x = (u * column(r)).to(self.dtype)
             x = x if self.create_graph else x.detach()
             x = x if x.requires_grad else x.requires_grad_()
             seen = x if isinstance(scale, int) else (x.to(self.wide) * column(scale)).to(x.dtype)
@@ -95,7 +95,7 @@ class Field:
         p, q = (torch.as_tensor(c, dtype=torch.float64, device=u.device) for c in (p, q))
         trace = p * u[:1].numel() + q * trace
         self.calls += 1
-        slope = (v / column(r)).to(u.dtype)
+        slope = v / column(r)
         return (slope, trace) if self.create_graph else (slope.detach(), trace.detach())
 
     def _trace(self, raw: Tensor, x: Tensor) -> Tensor:

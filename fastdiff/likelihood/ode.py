@@ -106,12 +106,12 @@ def ode(
         ]
         radii = [field.radius(n) for n in ends]
         shape = (-1, *[1] * (x.dim() - 1))
-        u = (x.to(field.wide) / radii[0].to(field.wide).reshape(shape)).to(x.dtype)
+        u = x.to(field.wide) / radii[0].to(field.wide).reshape(shape)
         if adaptive:
             u, total = _adaptive(field, u, method, rtol, atol, max_steps)
         else:
             u, total = _fixed(field, u, method, _angles(field, steps, times, call))
-        z = (u.to(field.wide) * radii[1].to(field.wide).reshape(shape)).to(x.dtype)
+        z = (u * radii[1].to(field.wide).reshape(shape)).to(x.dtype)
         n = x[0].numel() if x.shape[0] else 0
         log_prior = normal_log_density(z, process.prior_std(high)) if prior is None else prior(z)
         log_p = log_prior.double() + total + n * (radii[1].log() - radii[0].log())
