@@ -175,7 +175,7 @@ class Denoising(Loss):
         if noise is not None:  # it takes the place of the endpoint and of `extra`
             seen |= {"e": seen["s"], "s": torch.zeros_like(t)}
             extra, target = noise, {"p": a, "e": b}
-        given = {"endpoint": noise}
+        given: dict[str, Any] = {"endpoint": noise}
         if self.process.const is not None:
             given["mu"] = c = const_of(self.process, consts, "Denoising")
             seen["k"] = self.process.offset(t) * scale
@@ -184,8 +184,8 @@ class Denoising(Loss):
                 extra = slope if noise is None else _column(b, noise) * noise + slope
                 target["e"] = torch.ones_like(t)
         stored = noise is None and not x0.is_cuda  # to read the noise back is quicker on a CPU
-        made = perturb(x0, rng=rng, noise=stored, **given, **_like(seen, t, dtype))  # type: ignore[arg-type]
-        x_t, xi = made if stored else (made, None)
+        made = perturb(x0, rng=rng, noise=stored, **given, **_like(seen, t, dtype))
+        x_t, xi = made if isinstance(made, tuple) else (made, None)
         asked = x_t if self.model.x_dtype is None else x_t.to(self.model.x_dtype)
         output = net(asked, self.model.times_tensor(t, x0), **self._dropped(cond, x0, rng))
         loss = regression_loss(
@@ -275,6 +275,6 @@ def _column(v: Tensor, like: Tensor) -> Tensor:
     return wanted.reshape(-1, *[1] * (like.dim() - 1))
 
 
-def _like(weights: Mapping[str, Any], t: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+def _like(weights: Mapping[str, Any], t: Tensor, dtype: torch.dtype) -> dict[str, Any]:
     """Coefficients, some of which are plain numbers, as tensors like t."""
     return {k: (v if isinstance(v, Tensor) else torch.full_like(t, v)).to(dtype) for k, v in weights.items()}

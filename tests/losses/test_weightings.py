@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from fastdiff.losses import weightings
 
 DOUBLE = torch.float64
 PROCESSES = [fd.processes.VP(), fd.processes.FlowMatching(), fd.processes.EDM(), fd.processes.SubVP()]
-WX: dict[str, tuple[dict[str, float], Callable[..., Tensor]]] = {  # from alpha, sigma, alpha', sigma'
+WX: dict[str, tuple[dict[str, Any], Callable[..., Tensor]]] = {  # from alpha, sigma, alpha', sigma'
     "noise": ({}, lambda a, s, da, ds: (a / s) ** 2),
     "data": ({}, lambda a, s, da, ds: torch.ones_like(a)),
     "velocity": ({}, lambda a, s, da, ds: ((a**2 + s**2) / s) ** 2),
@@ -25,6 +26,10 @@ WX: dict[str, tuple[dict[str, float], Callable[..., Tensor]]] = {  # from alpha,
     "p2": ({"k": 2.0, "gamma": 0.5}, lambda a, s, da, ds: (a / s) ** 2 / (2 + (a / s) ** 2).sqrt()),
     "edm": ({"sigma_data": 0.5}, lambda a, s, da, ds: ((s / a) ** 2 + 0.25) / (s / a * 0.5) ** 2),
     "sigmoid": ({"b": -2.0}, lambda a, s, da, ds: (a / s) ** 2 / (1 + math.e**2 * (a / s) ** 2)),
+    "warmup-clamp": (
+        {"iteration": 5000},
+        lambda a, s, da, ds: (((s / a) ** 2 + 0.25) / (s / a * 0.5) ** 2).clamp(max=50.0),
+    ),
     "elbo": ({}, lambda a, s, da, ds: -(da / a - ds / s) * (a / s) ** 2),
 }
 
