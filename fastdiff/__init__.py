@@ -1,7 +1,11 @@
 """fastdiff: everything around the network in diffusion, flow and SDE models, as fused kernels for PyTorch."""
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
 import torch as _torch  # noqa: F401 - first: the compiled module shares torch's OpenMP runtime
 
-from . import edit, grids, guidance, likelihood, losses, noise, ops, processes, solvers, tune
+from . import grids, guidance, noise, ops, processes, solvers
 from ._version import __version__
 from .core.errors import NonFinite
 from .core.hook import Hook
@@ -19,9 +23,24 @@ from .runtime.sample import grid, sample
 from .runtime.sampler import Sampler
 from .runtime.state import State, Trajectory
 
+if _TYPE_CHECKING:
+    from . import edit, likelihood, losses, tune
+
 __all__ = [
     "AdaptiveSampler", "Denoiser", "Hook", "LogProb", "NonFinite", "Pair", "Plan", "Sampler", "Seeds",
     "State", "Trajectory", "__version__", "edit", "from_diffusers", "gather", "gradients", "grid", "grids",
     "guidance", "invert", "likelihood", "log_prob_path", "losses", "noise", "ops", "plan", "processes",
     "sample", "solvers", "tune",
 ]
+
+_FAMILIES = ("edit", "likelihood", "losses", "tune")  # imported when first named: most runs need none
+
+
+def __getattr__(name: str) -> _Any:
+    if name in _FAMILIES:
+        return _import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,4 +1,4 @@
-"""`import fastdiff` costs under 0.5 s beyond torch's own; in its own process, the best of three."""
+"""`import fastdiff` costs under 0.5 s beyond torch's own, in its own process; and imports nothing heavy."""
 from __future__ import annotations
 
 import subprocess
@@ -13,12 +13,9 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def seconds_beyond_torch() -> float:
-    err = python("-X", "importtime", "-c", "import torch, fastdiff").stderr
-    for line in err.splitlines():  # import time: self us | cumulative us | name, indented by its depth
-        cells = line.split("|")
-        if len(cells) == 3 and cells[2].rstrip() == " fastdiff":
-            return int(cells[1]) / 1e6
-    raise AssertionError(err[-2000:])
+    """Of the processor: the clock on the wall counts whoever else wants the core."""
+    code = "import time, torch; start = time.process_time(); import fastdiff; print(time.process_time() - start)"
+    return float(python("-c", code).stdout)
 
 
 def test_import_is_quick() -> None:
