@@ -4,7 +4,9 @@
     v         = (1 - beta) v + beta p,      v_0 = p_0
     x_t / c_t = x_s / c_s + (tau_t - tau_s) ((1 - beta) v + beta p)
 
-Order 1; beta = 1 is `ipndm` but for the step to sigma = 0. Source: Wizadwongsa et al. 2023, arXiv:2307.11118, appendix.
+Order 1; beta = 1 is `ipndm` but for the step to sigma = 0.
+
+Source: Wizadwongsa et al. 2023, arXiv:2307.11118, appendix.
 """
 from __future__ import annotations
 
