@@ -7,17 +7,19 @@ from .core.errors import NonFinite
 from .core.hook import Hook
 from .core.plan import Plan, plan
 from .noise import Seeds
+from .runtime import gradients
 from .runtime import perturb as _perturb  # noqa: F401 - fills Process.perturb
 from .runtime.adaptive import AdaptiveSampler
 from .runtime.denoiser import Denoiser
 from .runtime.distributed import gather
 from .runtime.invert import Pair, invert
+from .runtime.log_prob import LogProb, log_prob_path
 from .runtime.sample import grid, sample
 from .runtime.sampler import Sampler
 from .runtime.state import State, Trajectory
 
 __all__ = [
-    "AdaptiveSampler", "Denoiser", "Hook", "NonFinite", "Pair", "Plan", "Sampler", "Seeds", "State",
-    "Trajectory", "__version__", "edit", "gather", "grid", "grids", "guidance", "invert", "losses", "noise", "ops",
-    "plan", "processes", "sample", "solvers", "tune",
+    "AdaptiveSampler", "Denoiser", "Hook", "LogProb", "NonFinite", "Pair", "Plan", "Sampler", "Seeds",
+    "State", "Trajectory", "__version__", "edit", "gather", "gradients", "grid", "grids", "guidance", "invert",
+    "log_prob_path", "losses", "noise", "ops", "plan", "processes", "sample", "solvers", "tune",
 ]

@@ -12,6 +12,7 @@ A hook acts at one or more of six points. What is affine is best said by `weight
 A hook that is not there inserts nothing: the executor has no branch per method. Subclasses override the
 methods of their points, and only those; `active` thins them out over the times and is asked at compile time.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ POINTS = ("predict", "noise", "state", "population")  # those that insert call s
 class Hook:
     branches: int = 0  # network calls besides the plain one
     grad: ClassVar[str] = "none"  # "input": `ctx.vjp` is used, so the network call keeps its graph until then
+    adjoint: ClassVar[str] = "autograd"  # "stop": gradients through a run take what it does as constant
+    trains: bool = False  # its weights carry gradients, where they are asked for at plain numbers
     history: ClassVar[str] = "keep"  # "reset": what a state or population hook does spoils the history
 
     def acts(self, point: str) -> bool:

@@ -16,19 +16,20 @@ from typing import Any
 
 from ..core.hook import Hook
 from ..core.math import Number, plain
+from ..core.number import Real
 from ..core.options import check_numbers
 
 
 @dataclass(frozen=True, eq=False)
 class CFG(Hook):
-    """scale     the weight w
+    """scale     the weight w; a torch scalar that requires a gradient gets one through a run with `gradient`
     uncond    keyword arguments of the network that replace those of `cond` in the unconditional half; a
               tensor whose first size is the batch is per sample
     interval  (lo, hi) in sigma/alpha: guidance only while lo < sigma/alpha <= hi; outside, one network call
               instead of two
     """
 
-    scale: float
+    scale: Any
     uncond: Mapping[str, Any] = field(default_factory=dict)
     interval: tuple[float, float] | None = None
 
@@ -36,6 +37,12 @@ class CFG(Hook):
 
     def __post_init__(self) -> None:
         check_numbers(self, "scale")
+        if self.trains and (self.scale.dim() or plain(self.scale) in (0, 1)):
+            # at 0 and 1 a branch is not run at all, so nothing would tell of it
+            came = (
+                f"shape {tuple(self.scale.shape)}" if self.scale.dim() else f"exactly {plain(self.scale):g}"
+            )
+            raise ValueError(f"CFG: a scale to train must be one number other than 0 and 1, got {came}")
         if not isinstance(self.uncond, Mapping):
             raise TypeError(
                 "CFG: uncond must be a dict of the network's keyword arguments, "
@@ -44,8 +51,12 @@ class CFG(Hook):
         if self.interval is not None:
             object.__setattr__(self, "interval", _interval(self.interval))
 
+    @property
+    def trains(self) -> bool:  # type: ignore[override]
+        return hasattr(self.scale, "detach")
+
     def plan_key(self) -> Any:
-        return CFG, self.scale, self.interval
+        return CFG, plain(self.scale), self.interval
 
     def active(self, node: Any, step: int) -> bool:
         if self.interval is None:
@@ -54,7 +65,8 @@ class CFG(Hook):
         return self.interval[0] < rho <= self.interval[1]
 
     def weights(self, node: Any, step: int) -> Sequence[Number]:
-        return self.scale, 1 - self.scale
+        scale = plain(self.scale) if isinstance(node.alpha, Real) else self.scale
+        return scale, 1 - scale
 
     def inputs(self, ctx: Any) -> Sequence[dict[str, Any]]:
         return (dict(self.uncond),)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..core.plan import Plan
+from ..ops._library import forward_mode
 from .denoiser import DTYPES
-
-GRADIENTS = (None, "full", "checkpoint")
+from .gradients import mode_of
 
 
 def check_x(x: Any, name: str = "x") -> None:
@@ -31,8 +31,7 @@ def check_x(x: Any, name: str = "x") -> None:
 
 def check_run(plan: Any, cond: Any, gradient: Any, callback: Any) -> None:
     """What can be said about these arguments of a run before it."""
-    if gradient not in GRADIENTS:
-        raise ValueError(f"gradient={gradient!r}; allowed: {', '.join(map(repr, GRADIENTS))}")
+    mode_of(gradient)
     if cond is not None and not (isinstance(cond, Mapping) and all(isinstance(k, str) for k in cond)):
         raise TypeError(f"cond must be a dict of the network's keyword arguments, got {type(cond).__name__}")
     if callback is not None and not callable(callback):
@@ -50,10 +49,14 @@ def check_run(plan: Any, cond: Any, gradient: Any, callback: Any) -> None:
     if gradient != "full" and torch.is_grad_enabled() and _under_func_grad():
         why = "would give a derivative of 0"
         if gradient is not None:
-            why = "needs hooks on saved tensors, which torch.func has not"
+            why = "does not work, for it records the run as one node"
         raise ValueError(
             f"inside torch.func.grad or vjp gradient={gradient!r} {why}: pass gradient='full', or sample "
             "under torch.no_grad()"
+        )
+    if gradient not in (None, "full") and (torch._C._are_functorch_transforms_active() or forward_mode()):
+        raise ValueError(
+            f"gradient={gradient!r} has no forward mode and no torch.func; pass gradient='full' there"
         )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from .. import _C  # type: ignore[attr-defined]
+from ..core.math import plain
 from ..core.plan import DRAWS, INPUTS, OUTPUTS, Plan, PlanCall
 from ..core.predict import convert, input_scale
 from ..core.process import Process
@@ -122,7 +123,7 @@ class Tables:
         weights, first = {0: 1.0}, 1
         for hook in self.hooks:
             if hook.branches:
-                own = [float(w) for w in hook.weights(node, call.step)]
+                own = [plain(w) for w in hook.weights(node, call.step)]
                 extra = range(first, first + hook.branches)
                 if (
                     any(b in call.branches for b in extra)
@@ -167,6 +168,7 @@ class Executor:
         self.tables.check(self.arithmetic)
         self.tables.of(self.arithmetic, self.device)
         self.index = None if plan.planes is None else index_of(plan.planes.shape, x)
+        self.calls = {k for k, s in enumerate(plan.stages) if s.call is not None and s.call.kind == "net"}
         self.random = plan.stochastic or any(c.kind != "net" for c in plan.calls)
         self.buffers: list[dict[int, Tensor]] = []  # sets not in use; a run takes one and puts it back
         # the loop in C++ takes plain CPU tensors; a network that has proved too odd for it is spared it

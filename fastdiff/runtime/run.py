@@ -122,15 +122,26 @@ class Run:
         progress: bool = False,
         part: tuple[int, int, int] | None = None,
         noise: Any = None,
+        *,
+        tables: Sequence[Tensor] | None = None,
+        times: Sequence[Any] | None = None,
+        kept: bool = False,
+        swap: Callable[[Any], Any] | None = None,
     ):
+        """tables, times: other coefficients and network times than the plan's, by stage; kept: nothing that
+        the run makes is written over, though no graph may be recorded; swap: what stands for the tensors in
+        a hook's conditions"""
         self.e, self.plan = executor, executor.plan
+        self.tables, self.times = tables, executor.times if times is None else times
         self.registers, self.rng, self.cond = dict(registers), rng, cond
         self.gradient, self.cond_grad, self.callback = gradient, cond_grad, callback
         self.check_finite, self.progress, self.part = check_finite, progress, part
         self.states: dict[int, Tensor] = {}
         self.data: dict[int, Tensor] = {}
         # buffers are for plain tensors; a graph, a compiler and torch.func want new ones
-        self.plain = gradient is None and route(registers.values()) == EAGER
+        given = [*registers.values(), *(tables or ())]
+        self.plain = gradient is None and not kept and route(given) == EAGER
+        self.kept, self.watched, self.swap = kept, self.plain or kept, swap
         self.pool = executor.take_buffers() if self.plain else {}
         self.places = dict(self.pool)
         self.outputs = Outputs()
@@ -139,7 +150,9 @@ class Run:
             self.outputs.ours.update(t.untyped_storage().data_ptr() for t in (*mine, *self.pool.values()))
         self.branches: dict[tuple[int, ...], tuple[Sequence[Mapping[str, Any]], Conditions]] = {}
         self.source: Source | None = None
-        if noise is not None and self.plan.stochastic:
+        if isinstance(noise, Source):
+            self.source = noise
+        elif noise is not None and self.plan.stochastic:
             self.source = executor.source(noise, rng)
         self.noise = noise
         self.ctx: Context | None = None
@@ -155,33 +168,45 @@ class Run:
 
     def go(self, first: int, last: int) -> None:
         """Stages first .. last - 1."""
-        with self._bar() as bar:
+        with self.bar() as bar:
             for k in range(first, last):
-                stage, call = self.plan.stages[k], self.plan.stages[k].call
-                if stage.outputs:
-                    self.linear(k, stage)
-                for what, step, r in stage.emits:
-                    (self.states if what == "x" else self.data)[step] = self.registers[r]
-                    if what == "data" and self.callback is not None:
-                        self._show(step, self.states[step], self.registers[r])
-                if call is None:
-                    continue
-                for r in (*stage.drop, *call.outs):  # their memory is free before the network asks for more
-                    self.registers[r] = None  # type: ignore[assignment]
-                act = self.operator if call.kind.startswith("call:") else self.hook
-                outs = self.network(k, call) if call.kind == "net" else act(k, call)
-                if self.plain:
-                    outs = [
-                        self.outputs.own(o, r, call.step, self.registers)
-                        for r, o in zip(call.outs, outs, strict=True)
-                    ]
-                self.registers.update(zip(call.outs, outs, strict=True))
-                if bar is not None and call.kind == "net":
+                self.make(k)
+                self.call(k)
+                if bar is not None and k in self.e.calls:
                     bar.update(1)
-        if not torch.compiler.is_compiling() and not self.e.right_clock():
-            raise ValueError(T_CHANGED)
+        self.check_times()
         if self.pool:
             self.e.buffers.append(self.pool)
+
+    def check_times(self) -> None:
+        if not torch.compiler.is_compiling() and not self.e.right_clock():
+            raise ValueError(T_CHANGED)
+
+    def make(self, k: int) -> None:
+        """The linear part of a stage."""
+        stage = self.plan.stages[k]
+        if stage.outputs:
+            self.linear(k, stage)
+        for what, step, r in stage.emits:
+            (self.states if what == "x" else self.data)[step] = self.registers[r]
+            if what == "data" and self.callback is not None:
+                self._show(step, self.states[step], self.registers[r])
+
+    def call(self, k: int) -> None:
+        """The call that follows it."""
+        stage, call = self.plan.stages[k], self.plan.stages[k].call
+        if call is None:
+            return
+        for r in (*stage.drop, *call.outs):  # their memory is free before the network asks for more
+            self.registers[r] = None  # type: ignore[assignment]
+        act = self.operator if call.kind.startswith("call:") else self.hook
+        outs = self.network(k, call) if call.kind == "net" else act(k, call)
+        if self.watched:
+            outs = [
+                self.outputs.own(o, r, call.step, self.registers)
+                for r, o in zip(call.outs, outs, strict=True)
+            ]
+        self.registers.update(zip(call.outs, outs, strict=True))
 
     def stop(self, first: int, step: int) -> State:
         """From stage `first` on until that many steps are done."""
@@ -200,11 +225,12 @@ class Run:
     def _show(self, step: int, x: Tensor, data: Tensor) -> None:
         assert self.callback is not None
         before = version(x), version(data)
-        self.callback(step, self.plan.end_of(step), x, data)
+        seen = (x.detach(), data.detach()) if self.kept else (x, data)
+        self.callback(step, self.plan.end_of(step), *seen)
         if (version(x), version(data)) != before:
             raise ValueError(f"callback changed x or data in place at step {step}; to steer a run use a Hook")
 
-    def _bar(self) -> Any:
+    def bar(self) -> Any:
         if not self.progress:
             return nullcontext()
         try:
@@ -222,7 +248,11 @@ class Run:
         noise = [(d, column_stream(c)) for d, c in stage.draws]
         if noise and self.source is not None:
             T, noise = T + self.source.of(k, stage.draws, stage.spans), []
-        A = e.table(e.dtype == torch.float64 or any(t.dtype == torch.float64 for t in T))[k]
+        double = e.dtype == torch.float64 or any(t.dtype == torch.float64 for t in T)
+        if self.tables is None:
+            A = e.table(double)[k]
+        else:
+            A = self.tables[k].to(torch.float64 if double else torch.float32)
         outs = [self._place(r) for r in stage.outputs] if self.plain else None
         if len(stage.outputs) <= OUTPUTS and len(T) <= INPUTS and len(noise) <= DRAWS:
             made = self._launch(T, A, noise, outs)
@@ -299,13 +329,13 @@ class Run:
 
     def network(self, k: int, call: PlanCall) -> list[Tensor]:
         """The outputs of every branch."""
-        ctx, x, t = self.ctx, self.registers[call.args[0]], self.e.times[k]
+        ctx, x, t = self.ctx, self.registers[call.args[0]], self.times[k]
         if ctx is not None:
             ctx.graph, ctx.outputs = None, ()  # the last step's graph is gone before the next one grows
         leaf, mode = x, nullcontext()
         if self.grad_input and not (x.requires_grad and torch.is_grad_enabled()):
             leaf, mode = x.detach().requires_grad_(True), torch.enable_grad()
-        before = version(x) if self.plain else 0
+        before = version(x) if self.watched else 0
         conds, merged = self._conditions(call.branches, k)
         whole = len(call.outs) > len(call.branches)
         with mode:
@@ -318,7 +348,7 @@ class Run:
         if whole:
             halves = [o.tensor_split(2, 1) for o in outs]
             outs = [*(prediction for prediction, _ in halves), halves[0][1]]
-        if self.plain and version(x) != before:
+        if self.watched and version(x) != before:
             raise ValueError(
                 f"the network changed its input x in place at step {call.step}; "
                 "let it work on a copy (x.clone())"
@@ -338,8 +368,8 @@ class Run:
         outs, came = [], []
         for c in conds:
             outs.append(self._evaluate(x, t, c, whole))
-            came.append(version(outs[-1]) if self.plain else 0)
-        if self.plain and [version(o) for o in outs] != came:
+            came.append(version(outs[-1]) if self.watched else 0)
+        if self.watched and [version(o) for o in outs] != came:
             raise ValueError(
                 f"the network wrote one condition's output over another's at step {step}; "
                 "let it return a new tensor (out.clone())"
@@ -374,6 +404,7 @@ class Run:
         """Of a branch: what it says of its own before what all have."""
         own = own if self.part is None else rows(own, *self.part)
         own = own if self.cond_grad or self.gradient is None else detached(own)
+        own = own if self.swap is None else self.swap(dict(own))
         return {**self.cond, **own}
 
     # hooks
@@ -381,5 +412,15 @@ class Run:
     def hook(self, k: int, call: PlanCall) -> list[Tensor]:
         assert self.ctx is not None
         self.ctx.at(self.e.place(k), call.hook)
-        outs = run_hook(self.plan.hooks[call.hook], self.ctx, call, [self.registers[r] for r in call.args])
+        hook, args = self.plan.hooks[call.hook], [self.registers[r] for r in call.args]
+        outs = run_hook(hook, self.ctx, call, args)
+        if self.gradient is not None and torch.is_grad_enabled():
+            if hook.adjoint == "stop":
+                outs = [o.detach() for o in outs]
+            elif any(a.requires_grad for a in args) and not any(o.requires_grad for o in outs):
+                raise ValueError(
+                    f"hook {type(hook).__name__} at point {call.kind!r}, step {call.step}: a gradient is "
+                    "asked, but as far as autograd sees its result does not depend on its argument; if that "
+                    'is meant, let the hook say adjoint = "stop"'
+                )
         return [o.to(self.e.dtype) for o in outs]

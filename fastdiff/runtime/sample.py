@@ -25,6 +25,7 @@ from .checks import check_run, check_x, eagerly
 from .conditions import rows
 from .denoiser import DTYPES, Denoiser
 from .distributed import agreed, check_distributed, share
+from .gradients import mode_of
 from .noise import check_noise
 from .run import Callback
 from .sampler import Sampler
@@ -63,7 +64,9 @@ def sample(
     cond: Mapping[str, Any] | None = None,
     guidance: Hook | None = None,
     hooks: Sequence[Hook] = (),
-    gradient: str | None = None,
+    gradient: Any = None,
+    every: int | None = None,
+    memory: int | None = None,
     cond_grad: bool = False,
     consts: Mapping[str, Tensor] | None = None,
     trajectory: bool = False,
@@ -117,6 +120,7 @@ def sample(
         raise TypeError(f"guidance must be a Hook such as fd.guidance.CFG, got {type(guidance).__name__}")
     if not isinstance(hooks, (list, tuple)):
         raise TypeError(f"hooks must be a list of Hooks, got {type(hooks).__name__}")
+    mode = mode_of(gradient, every, memory)
     how = times, steps, grid, grid_options, final
     sampler = eagerly(_sampler, denoiser, solver, solver_options, how, guidance, hooks, backend)
     course = sampler.plan if isinstance(sampler, Sampler) else sampler
@@ -134,7 +138,7 @@ def sample(
         seeds = agreed(seeds)
         first, last = share(batch)
     rng = resolve(seeds, batch, device)
-    options = (cond_grad, gradient, trajectory, callback, progress, check_finite, noise)
+    options = (cond_grad, mode, trajectory, callback, progress, check_finite, noise)
     if consts is not None and not isinstance(consts, Mapping):
         raise TypeError(f"consts must be a dict of tensors by name, got {type(consts).__name__}")
     chunk = max(1, last - first) if chunk is None else chunk

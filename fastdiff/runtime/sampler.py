@@ -7,7 +7,7 @@ step besides the network.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import unknown
-from ..core.plan import Plan
+from ..core.plan import Coefficients, Plan
 from ..noise.seeds import resolve
 from ..ops import _backends
 from ..ops._library import EAGER, route
@@ -25,9 +25,13 @@ from .checks import check_consts, check_run, check_x, eagerly
 from .conditions import detached
 from .denoiser import Denoiser
 from .executor import Executor
+from .gradients import Mode, mode_of
 from .noise import check_noise
+from .recorded import run_recorded
+from .replay import Tape
 from .run import Callback, Run, run_fast
 from .state import State, Trajectory
+from .trained import trained
 
 KEPT = 16  # shapes for which a sampler keeps tables and buffers
 
@@ -52,6 +56,8 @@ class Sampler:
             )
         if backend is not None and backend not in _backends.NAMES:
             raise unknown("backend", backend, _backends.NAMES)
+        if any(h.trains for h in plan.hooks):
+            plan = plan.generic()
         self.denoiser, self.plan, self.backend = denoiser, plan, backend
         self._executors: dict[tuple[Any, ...], Executor] = {}
         self._trajectory: tuple[Plan, np.ndarray] | None = None
@@ -63,7 +69,9 @@ class Sampler:
         seeds: Any = None,
         cond: Mapping[str, Any] | None = None,
         cond_grad: bool = False,
-        gradient: str | None = None,
+        gradient: Any = None,
+        every: int | None = None,
+        memory: int | None = None,
         trajectory: bool = False,
         callback: Callback | None = None,
         progress: bool = False,
@@ -71,18 +79,24 @@ class Sampler:
         stop: int | None = None,
         noise: Any = None,
         consts: Mapping[str, Tensor] | None = None,
+        coefficients: Coefficients | Sequence[Tensor] | None = None,
     ) -> Any:
         """Run the plan on x (B, *) from times[0], or go on from a State.
 
         seeds         int s (sample i uses (s, i)), sequence (sample i uses (seeds[i], 0)), fd.Seeds,
                       torch.Generator, or None
         cond          keyword arguments of the network
-        gradient      None (no graph), "full" (everything is stored) or "checkpoint" (network calls are run
-                      again in the backward pass)
+        gradient      None (no graph), "full" (everything is stored), "checkpoint" (one network call at a time
+                      is run again in the backward pass), "reversible" or "adjoint": see fd.gradients, whose
+                      objects it also takes
+        every, memory    of gradient="checkpoint": keep every so many-th state, or at most so many
         cond_grad     let gradients reach the tensors in cond
         callback      called after each step with (step, t, x, data)
         check_finite  raise NonFinite with the step at which the network's output is not finite
         consts        tensors like x that the process or the solver wants, by name
+        coefficients  of plan.coefficients(times), or one table for each stage, laid out as plan.coeffs:
+        instead of
+                      the plan's own. Gradients reach them, and the times that they were made of
         stop          stop after that many steps and return a State
         noise         None: independent draws; "path": the increments of one Brownian path per sample, so that
                       20 and 40 steps with one seed lead to the same sample; or noise(like, draw) -> tensor,
@@ -96,7 +110,7 @@ class Sampler:
             seeds,
             cond,
             cond_grad,
-            gradient,
+            mode_of(gradient, every, memory),
             trajectory,
             callback,
             progress,
@@ -104,6 +118,7 @@ class Sampler:
             noise,
             consts,
             stop,
+            coefficients=coefficients,
         )
 
     def _call(
@@ -113,7 +128,7 @@ class Sampler:
         seeds: Any,
         cond: Mapping[str, Any] | None,
         cond_grad: bool,
-        gradient: str | None,
+        gradient: Any,
         trajectory: bool,
         callback: Callback | None,
         progress: bool,
@@ -122,12 +137,15 @@ class Sampler:
         consts: Mapping[str, Tensor] | None = None,
         stop: int | None = None,
         part: tuple[int, int, int] | None = None,
+        coefficients: Any = None,
     ) -> Any:
         """__call__; rng: the random keys, where already made; part: (first, last, batch) of a chunk."""
         plan, start, times = self.plan, 0, self.plan.times
         check_run(plan, cond, gradient, callback)
         check_noise(noise)
         looked_at = trajectory or callback is not None
+        if coefficients is None and any(h.trains for h in plan.hooks):
+            coefficients = plan.coefficients(plan.times.tolist())
         if isinstance(x, State):
             if looked_at or seeds is not None or gradient is not None:
                 raise ValueError(
@@ -160,7 +178,14 @@ class Sampler:
         cond = dict(cond or {})
         if gradient is not None and not cond_grad:
             cond = detached(cond)
-        plain = not (looked_at or progress or check_finite or gradient or stop or start)
+        tables, clock = trained(executor, coefficients, like)
+        mode = mode_of(gradient) if torch.is_grad_enabled() else None
+        if isinstance(mode, Mode) and not torch.compiler.is_compiling():
+            look = {"callback": callback, "check_finite": check_finite, "progress": progress}
+            tape = Tape(executor, registers, rng, cond, cond_grad, part, noise, tables, clock)
+            run = run_recorded(mode, tape, **look)
+            return self._result(run, trajectory, times)
+        plain = not (looked_at or progress or check_finite or gradient or stop or start or tables)
         plain = plain and (noise is None or not plan.stochastic)
         with nullcontext() if gradient is not None else torch.no_grad():
             if plain and route((like,)) == EAGER and (program := executor.program) is not None:
@@ -170,20 +195,27 @@ class Sampler:
                 registers,
                 rng,
                 cond,
-                gradient,
+                "checkpoint" if isinstance(gradient, Mode) else gradient,
                 cond_grad,
                 callback,
                 check_finite,
                 progress,
                 part,
                 noise,
+                tables=tables,
+                times=clock,
             )
             if stop is not None:
                 return run.stop(start, stop)
             run.go(start, len(plan.stages))
+        return self._result(run, trajectory, times)
+
+    @staticmethod
+    def _result(run: Run, trajectory: bool, times: np.ndarray) -> Any:
+        plan = run.plan
         out = run.registers[plan.out]
         if trajectory:
-            states = torch.stack([registers[0], *(run.states[i] for i in range(plan.visits))])
+            states = torch.stack([run.registers[0], *(run.states[i] for i in range(plan.visits))])
             return Trajectory(out, times, states, torch.stack([run.data[i] for i in range(plan.visits)]))
         return out
 

@@ -1,0 +1,161 @@
+"""Gradients through a sampler: time and peak memory of the modes beside autograd through the same formula.
+
+Each case runs in a process of its own: CPU seconds of one forward and backward pass on one thread, and the
+peak of resident memory above what it was before. Error: relative, over x_T and all parameters, against
+autograd in float64; of an adjoint it is that of the method, of the others rounding.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import fastdiff as fd
+from fastdiff.core.direct import Direct
+
+SHAPE, STEPS = (4, 4, 64, 64), 50
+CASES: dict[str, tuple[str, Any]] = {  # solver, mode; "naive" is autograd through the formula
+    "naive": ("dpmpp-2m", "naive"),
+    "full": ("dpmpp-2m", "full"),
+    "checkpoint": ("dpmpp-2m", "checkpoint"),
+    "checkpoint every=7": ("dpmpp-2m", fd.gradients.Checkpoint(every=7)),
+    "checkpoint memory=4": ("dpmpp-2m", fd.gradients.Checkpoint(memory=4)),
+    "adjoint 1": ("dpmpp-2m", fd.gradients.Adjoint(order=1)),
+    "adjoint 2": ("dpmpp-2m", fd.gradients.Adjoint(order=2)),
+    "adjoint 2 memory=None": ("dpmpp-2m", fd.gradients.Adjoint(order=2, memory=None)),
+    "adjoint 3": ("dpmpp-2m", fd.gradients.Adjoint(order=3)),
+    "naive bdia": ("bdia", "naive"),
+    "reversible bdia": ("bdia", "reversible"),
+}  # fmt: skip
+QUICK = {
+    "shape": (2, 4, 16, 16),
+    "steps": 10,
+    "cases": ("naive", "checkpoint", "adjoint 2", "reversible bdia"),
+}
+
+
+class Net(nn.Module):
+    """Four convolutions over a time embedding: small, but as a network of pictures is."""
+
+    def __init__(self, channels: int = 4, width: int = 32):
+        super().__init__()
+        sizes = (channels, width, width, width, channels)
+        self.layers = nn.ModuleList(
+            nn.Conv2d(a, b, 3, padding=1) for a, b in zip(sizes, sizes[1:], strict=False)
+        )
+        self.time = nn.Linear(1, width)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        shift, h = self.time(t[:, None])[:, :, None, None], x
+        for layer in self.layers[:-1]:
+            h = torch.nn.functional.silu(layer(h) + shift)
+        return x + 0.1 * self.layers[-1](h)
+
+
+def naive(net: Any, process: Any, x: Tensor, times: Any, solver: str) -> Tensor:
+    made = fd.solvers.make(solver)
+    p = Direct(
+        lambda x, n: net(x, torch.full((len(x),), n.t, dtype=x.dtype)), x, "noise", wanted=made.predicts
+    )
+    made.record(p, [process.node(float(t)) for t in times])
+    return p.x
+
+
+def slopes(case: str, shape: tuple[int, ...], steps: int, dtype: torch.dtype) -> Tensor:
+    solver, mode = CASES[case]
+    torch.manual_seed(0)
+    net, process = Net(shape[1]).to(dtype), fd.processes.VP()
+    x = torch.randn(shape).to(dtype).requires_grad_()
+    times = fd.grid("logsnr", process, steps=steps, final="sigma_min")
+    if mode == "naive":
+        y = naive(net, process, x, times, solver)
+    else:
+        y = fd.sample(
+            fd.Denoiser(net, process, predicts="noise"), x, solver=solver, times=times, gradient=mode
+        )
+    (y * torch.linspace(-1, 1, y.numel(), dtype=dtype).view(shape)).mean().backward()
+    assert x.grad is not None
+    return torch.cat([t.grad.double().flatten() for t in (x, *net.parameters()) if t.grad is not None])
+
+
+def one(case: str, shape: tuple[int, ...], steps: int, file: str) -> dict[str, Any]:
+    """In a process of its own, whose peak of memory is the case's."""
+    torch.set_num_threads(1)
+    if case.startswith("exact "):
+        torch.save(slopes(case.removeprefix("exact "), shape, steps, torch.float64), file)
+        return {}
+    slopes(case, (1, shape[1], 8, 8), 3, torch.float32)  # libraries are loaded, plans not yet made
+    before, start = peak(), time.process_time()
+    found = slopes(case, shape, steps, torch.float32)
+    row = {"case": case, "shape": list(shape), "steps": steps, "ms": 1e3 * (time.process_time() - start),
+           "peak_mb": peak() - before}  # fmt: skip
+    if Path(file).exists():
+        exact = torch.load(file)
+        row["error"] = float((found - exact).norm() / exact.norm())
+    return row
+
+
+def peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def alone(*given: Any) -> dict[str, Any]:
+    command = [sys.executable, str(Path(__file__).resolve()), json.dumps(given)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def run(
+    shape: tuple[int, ...] = SHAPE,
+    steps: int = STEPS,
+    cases: Sequence[str] = tuple(CASES),
+    exact: bool = True,
+) -> list[dict]:
+    rows: list[dict] = []
+    base: dict[str, dict] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for case in cases:
+            solver, mode = CASES[case]
+            file = f"{folder}/{solver}.pt"
+            if exact and not Path(file).exists():
+                origin = next(k for k, v in CASES.items() if v == (solver, "naive"))
+                alone(f"exact {origin}", shape, steps, file)
+            row = alone(case, shape, steps, file)
+            if mode == "naive":
+                base[solver] = row
+            elif solver in base:
+                row["of_naive_time"] = row["ms"] / base[solver]["ms"]
+                row["of_naive_memory"] = row["peak_mb"] / base[solver]["peak_mb"]
+            rows.append(row)
+            print(end=".", flush=True)
+    return rows
+
+
+def constant() -> list[dict]:
+    """Memory against the number of steps."""
+    cases = ("checkpoint", "checkpoint memory=4", "adjoint 2", "reversible bdia")
+    return [row for steps in (50, 200) for row in run(SHAPE, steps, cases, exact=False)]
+
+
+ALSO = ("constant",)
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        case, shape, steps, file = json.loads(sys.argv[1])
+        print(json.dumps(one(case, tuple(shape), steps, file)))
+    else:
+        for row in [*run(), *constant()]:
+            shown = (
+                f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items() if k != "shape"
+            )
+            print("  ".join(shown), flush=True)
