@@ -1,7 +1,7 @@
 """fastdiff: everything around the network in diffusion, flow and SDE models, as fused kernels for PyTorch."""
 import torch as _torch  # noqa: F401 - first: the compiled module shares torch's OpenMP runtime
 
-from . import edit, grids, guidance, losses, noise, ops, processes, solvers, tune
+from . import distill, edit, grids, guidance, losses, noise, ops, processes, rl, solvers, tune
 from ._version import __version__
 from .core.errors import NonFinite
 from .core.hook import Hook
@@ -20,6 +20,6 @@ from .runtime.state import State, Trajectory
 
 __all__ = [
     "AdaptiveSampler", "Denoiser", "Hook", "LogProb", "NonFinite", "Pair", "Plan", "Sampler", "Seeds",
-    "State", "Trajectory", "__version__", "edit", "gather", "gradients", "grid", "grids", "guidance", "invert",
-    "log_prob_path", "losses", "noise", "ops", "plan", "processes", "sample", "solvers", "tune",
+    "State", "Trajectory", "__version__", "distill", "edit", "gather", "gradients", "grid", "grids", "guidance", "invert",
+    "log_prob_path", "losses", "noise", "ops", "plan", "processes", "rl", "sample", "solvers", "tune",
 ]
