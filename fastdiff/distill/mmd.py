@@ -130,7 +130,7 @@ def _kernel(kernel: Any, degree: int, gamma: float | Sequence[float]) -> Kernel:
     parts: list[Kernel] = []
     for name in names:
         if callable(name):
-            parts.append(name)
+            parts.append(name)  # type: ignore[arg-type]
         elif name == "poly":
             parts.append(lambda a, b: (a @ b.T / a.shape[1] + 1).pow(degree))
         elif name == "linear":
