@@ -20,6 +20,7 @@ from .runtime.state import State, Trajectory
 
 __all__ = [
     "AdaptiveSampler", "Denoiser", "Hook", "LogProb", "NonFinite", "Pair", "Plan", "Sampler", "Seeds",
-    "State", "Trajectory", "__version__", "distill", "edit", "gather", "gradients", "grid", "grids", "guidance", "invert",
-    "log_prob_path", "losses", "noise", "ops", "plan", "processes", "rl", "sample", "solvers", "tune",
+    "State", "Trajectory", "__version__", "distill", "edit", "gather", "gradients", "grid", "grids",
+    "guidance", "invert", "log_prob_path", "losses", "noise", "ops", "plan", "processes", "rl", "sample",
+    "solvers", "tune",
 ]
