@@ -24,16 +24,16 @@ from .runtime.sampler import Sampler
 from .runtime.state import State, Trajectory
 
 if _TYPE_CHECKING:
-    from . import edit, likelihood, losses, tune
+    from . import distill, edit, likelihood, losses, rl, tune
 
 __all__ = [
     "AdaptiveSampler", "Denoiser", "Hook", "LogProb", "NonFinite", "Pair", "Plan", "Sampler", "Seeds",
-    "State", "Trajectory", "__version__", "edit", "from_diffusers", "gather", "gradients", "grid", "grids",
-    "guidance", "invert", "likelihood", "log_prob_path", "losses", "noise", "ops", "plan", "processes",
-    "sample", "solvers", "tune",
+    "State", "Trajectory", "__version__", "distill", "edit", "from_diffusers", "gather", "gradients", "grid",
+    "grids", "guidance", "invert", "likelihood", "log_prob_path", "losses", "noise", "ops", "plan",
+    "processes", "rl", "sample", "solvers", "tune",
 ]
 
-_FAMILIES = ("edit", "likelihood", "losses", "tune")  # imported when first named: most runs need none
+_FAMILIES = ("distill", "edit", "likelihood", "losses", "rl", "tune")  # imported when first named: most runs need none
 
 
 def __getattr__(name: str) -> _Any:
