@@ -1,7 +1,7 @@
 """Writes the tables of docs/training.md: losses, weightings and laws of time, each from its own docstring.
 
-    python tools/loss_sheet.py            write them
-    python tools/loss_sheet.py --check    are they up to date?
+python tools/loss_sheet.py            write them
+python tools/loss_sheet.py --check    are they up to date?
 """
 
 from __future__ import annotations

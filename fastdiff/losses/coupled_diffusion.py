@@ -78,6 +78,7 @@ class CoupledDiffusion(Loss):
         t, importance = how._times(rng, t)
         node, dtype = self.process.node(t), wide(x0)
         x_t = perturb(x0, node.alpha.to(dtype), node.sigma.to(dtype), rng)
+        assert isinstance(x_t, Tensor)  # one result was asked for
         asked = x_t if how.model.x_dtype is None else x_t.to(how.model.x_dtype)
         output = net(asked, how.model.times_tensor(t, x0), **given)
         log_alpha = self.c * node.alpha.log()

@@ -209,7 +209,7 @@ class Denoising(Loss):
                 target["e"] = torch.ones_like(t)
         stored = noise is None and not x0.is_cuda  # to read the noise back is quicker on a CPU
         made = perturb(x0, rng=rng, noise=stored, **given, **_like(seen, t, dtype))  # type: ignore[arg-type]
-        x_t, xi = made if stored else (made, None)
+        x_t, xi = made if isinstance(made, tuple) else (made, None)
         asked = x_t if self.model.x_dtype is None else x_t.to(self.model.x_dtype)
         output = net(asked, self.model.times_tensor(t, x0), **self._dropped(cond, x0, rng))
         pred = self.model.take(output, asked)
@@ -243,6 +243,7 @@ class Denoising(Loss):
         return t, importance
 
     def weigh(self, node: Any) -> Tensor:
+        """Of the squared error of this prediction, float64 (B,)."""
         if isinstance(self.weighting, Weighting):
             return self.weighting.weight(node, self.predicts)
         off_ends = inside(node)

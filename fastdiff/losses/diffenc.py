@@ -72,7 +72,7 @@ class DiffEnc(Loss):
         """(x_t, dx_t/dl) at times t (B,)."""
         node, dtype, shape = self.process.node(t), wide(x0), (-1, *[1] * (x0.dim() - 1))
         level = (2 * node.lam).to(dtype)
-        y, dy = torch.func.jvp(lambda v: self.encoder(x0, v), (level,), (torch.ones_like(level),))
+        y, dy, *_ = torch.func.jvp(lambda v: self.encoder(x0, v), (level,), (torch.ones_like(level),))
         if not isinstance(y, Tensor) or y.shape != x0.shape:
             came = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
             raise ValueError(f"DiffEnc: encoder(x, l) must give a tensor {tuple(x0.shape)}, got {came}")
@@ -95,6 +95,7 @@ class DiffEnc(Loss):
         node = self.process.node(t)
         code, slope = self.encoded(x0, t)
         z = perturb(code, node.alpha.to(dtype), node.sigma.to(dtype), rng)
+        assert isinstance(z, Tensor)  # one result was asked for
         asked = z if how.model.x_dtype is None else z.to(how.model.x_dtype)
         output = net(asked, how.model.times_tensor(t, x0), **how._dropped(given, x0, rng))
         p, q = (v + torch.zeros_like(t) for v in convert(self.predicts, "data", node, check=False))

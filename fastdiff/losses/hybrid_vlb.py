@@ -132,22 +132,24 @@ class HybridVLB(Loss):
         low, high = self._range(n)
         truth = 2 * s.sigma.log() + fresh.log()
         last = n == 1
-        learned = {"low": low, "high": high} if self.variance == "learned-range" else {"low": -1, "high": 1}
+        if self.variance == "learned":  # v is the log variance: the range in which it is that
+            low, high = torch.full_like(n, -1), torch.full_like(n, 1)
         return gaussian_kl(
             pred,
             x0,
             made.x_t,
             var=var,
+            low=low,
+            high=high,
             by_xt=-share * p,
             by_x0=share,
             by_pred=-share * q,
-            log_var=torch.where(last, low, truth),  # of no meaning for a bin, but a number
+            log_var=torch.where(last, 0.0, truth),  # of no meaning for a bin, but a number
             bin=last,
             bins=self.bins,
             w=scale,
             reduction=reduction,
             stop_mean=stop_mean,
-            **learned,
         )
 
     def _range(self, n: Tensor) -> tuple[Tensor, Tensor]:

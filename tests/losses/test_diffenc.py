@@ -1,5 +1,5 @@
-"""fd.losses.DiffEnc against the published velocity form written out in float64, its two limits, and a value by
-quadrature."""
+"""fd.losses.DiffEnc against the published velocity form written out in float64, its two limits, and a value
+by quadrature."""
 
 from __future__ import annotations
 

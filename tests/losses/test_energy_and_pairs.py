@@ -58,7 +58,7 @@ def test_gaussian_energy_is_that_of_the_noised_data() -> None:
     terms = loss_fn.per_sample(lambda x, t: k * (x * x).sum(1) / 2, x0, seeds=1, t=t)
     (slope,) = torch.autograd.grad(terms.loss.mean(), k, create_graph=True)
     (bend,) = torch.autograd.grad(slope, k)
-    best = -float(slope) / float(bend)
+    best = -slope.item() / bend.item()
     # least squares of sigma xi = y~ - y on sigma_0^2 y~: its standard error, c / (c + s0^2) of xi being free
     error = (s0 * (c / (c + s0**2)) ** 0.5) / (s0**2 * (c + s0**2) ** 0.5 * n**0.5)
     assert abs(best - 1 / (c + s0**2)) < 5 * error

@@ -53,7 +53,9 @@ def test_value_and_gradient(length: int, predicts: str, rho: str) -> None:
     guess = {"data": out, "noise": (x - s * out) / a, "velocity": a * x - s * out}[predicts]
     one, two = (torch.fft.fft(v.transpose(1, 2), norm="forward").transpose(1, 2) for v in (guess, x0))
     power = (lambda v: v.abs()) if rho == "l1" else (lambda v: v**2)
-    each = power(guess - x0) + math.sqrt(length) / 5 * (power(one.real - two.real) + power(one.imag - two.imag))
+    each = power(guess - x0) + math.sqrt(length) / 5 * (
+        power(one.real - two.real) + power(one.imag - two.imag)
+    )
     want = each.mean((1, 2)) * published_weight(n)
     torch.testing.assert_close(terms.weighted, want, rtol=1e-11, atol=0)
     (slope,) = torch.autograd.grad(terms.weighted.mean(), net.w)
@@ -69,7 +71,9 @@ def test_parseval(norm: str, factor: float, axis: int) -> None:
     x0 = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
     net = lambda x, t: torch.sin(x)  # noqa: E731
     plain, both = (
-        Fourier(DISCRETE, weighting="data", rho="l2", scale=k, norm=norm, axis=axis).per_sample(net, x0, seeds=0)
+        Fourier(DISCRETE, weighting="data", rho="l2", scale=k, norm=norm, axis=axis).per_sample(
+            net, x0, seeds=0
+        )
         for k in (0.0, 8.0)
     )
     torch.testing.assert_close(both.loss, (1 + factor) * plain.loss, rtol=1e-13, atol=0)
@@ -86,9 +90,7 @@ def test_the_weighting_of_a_continuous_process() -> None:
     """alpha_ts sigma_t / (100 beta_t) of one step down; finite at both ends."""
     process, N = fd.processes.FlowMatching(), 10
     t = torch.tensor([0.0, 0.05, 0.1, 0.35, 1.0], dtype=DOUBLE)
-    weight = weightings.registry.make("diffusion-ts", steps=N).data(
-        process.node(t[2:])
-    )
+    weight = weightings.registry.make("diffusion-ts", steps=N).data(process.node(t[2:]))
     s = t[2:] - 0.1
     ratio = (1 - t[2:]) / (1 - s)
     want = ratio * t[2:] / (100 * (t[2:] ** 2 - ratio**2 * s**2))

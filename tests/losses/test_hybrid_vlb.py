@@ -75,8 +75,8 @@ def written_out(process, N: int, predicts: str, net, x0: Tensor, n: Tensor, eps:
 @pytest.mark.parametrize("predicts", ("noise", "data", "velocity", "score"))
 @pytest.mark.parametrize("name", PROCESSES)
 def test_value_and_gradient(name: str, predicts: str) -> None:
-    """Value to 1e-11 and gradient to 1e-10: the papers' 1 - abar is 1e-3 at the first steps, where float64 has
-    left 13 digits of it; log-SNR keeps them all."""
+    """Value to 1e-11 and gradient to 1e-10: the papers' 1 - abar is 1e-3 at the first steps, where float64
+    has left 13 digits of it; log-SNR keeps them all."""
     process, options = PROCESSES[name]
     x0, net = pixels(), Net()
     n = torch.tensor([1, 2, 3, 17, 40, 1])
@@ -156,9 +156,9 @@ def test_gaussian_data_have_their_exact_likelihood() -> None:
 
 
 def test_the_gap_of_a_fixed_variance_is_of_order_one_over_steps() -> None:
-    """The variance of q in place of the true one, r times as large, costs (r - 1 - log r) / 2 a step: O(1 / N)
-    above a fixed time. (Not down to t = 1 / N, where a step's change of log-SNR stays as large as ever.) Both
-    chains see the same noise. Allowed: 5 standard errors of 1000 draws."""
+    """The variance of q in place of the true one, r times as large, costs (r - 1 - log r) / 2 a step: O(1 /
+    N) above a fixed time. (Not down to t = 1 / N, where a step's change of log-SNR stays as large as ever.)
+    Both chains see the same noise. Allowed: 5 standard errors of 1000 draws."""
     process, c = fd.processes.VP(0.1, 8.0), 0.6
     x0 = c**0.5 * fd.noise.normal((1000, 1, 1), 3, dtype=DOUBLE)
     wants = []

@@ -61,7 +61,10 @@ def test_value_and_gradient(name: str, predicts: str, rho: str) -> None:
         "velocity": -(sd * rest + a * out) / (a * a + sd * sd) / sd,
         "score": out,
     }[predicts]
-    d, s_, t_ = ((process.Theta(t) - process.Theta(s)).reshape(-1, 1, 1), *(v.reshape(-1, 1, 1) for v in (s, t)))
+    d, s_, t_ = (
+        (process.Theta(t) - process.Theta(s)).reshape(-1, 1, 1),
+        *(v.reshape(-1, 1, 1) for v in (s, t)),
+    )
     guess = x - d * (mu - x) + 2 * d * process.s_inf**2 * score
     error = guess - earlier(process, x0, x, mu, s_, t_)
     want = (error.abs() if rho == "l1" else error**2).mean((1, 2)) / i
@@ -86,8 +89,8 @@ def test_the_first_step_ends_in_the_data() -> None:
 
 
 def test_the_conditional_score_is_right_to_the_square_of_the_step() -> None:
-    """With s = grad log q(x_i | x0) the residual is that of one Euler step of the reverse flow of the mean: by
-    halving the step it falls by 4, to the next order."""
+    """With s = grad log q(x_i | x0) the residual is that of one Euler step of the reverse flow of the mean:
+    by halving the step it falls by 4, to the next order."""
     x0, mu, found = data(0), data(1), []
     for N in (200, 400, 800):
         process = fd.processes.MeanReverting(0.5, "const")

@@ -58,8 +58,8 @@ def test_value_and_gradient(process, latent: tuple[int, ...] | None) -> None:
 
 @pytest.mark.parametrize("process", (VE, VP), ids=lambda p: p.key)
 def test_the_minimiser_is_the_posterior_mean(process) -> None:
-    """Linear A, prior N(0, c): Newton's one step on the quadratic loss from 0 lands on the mean of the Gaussian
-    posterior, (a^2 A'A / s^2 + I / c)^-1 a A'y / s^2."""
+    """Linear A, prior N(0, c): Newton's one step on the quadratic loss from 0 lands on the mean of the
+    Gaussian posterior, (a^2 A'A / s^2 + I / c)^-1 a A'y / s^2."""
     A, c, t = data(3, 6, seed=2), 1.3, torch.tensor([0.4], dtype=DOUBLE)
     loss_fn = Restoration(process, lambda x, t: x @ A.T, lambda g, x: (g * g).sum(1) / (2 * c))
     x0, seen = data(1, 6), []
