@@ -21,7 +21,6 @@ from torch import Tensor
 from ..core.predict import convert
 from ..ops.regression_loss import regression_loss
 from ..processes.mean_reverting import MeanReverting
-from ..runtime.denoiser import const_of
 from ._loss import Loss, Net, Terms, wide
 from .denoising import Denoising
 
@@ -78,9 +77,10 @@ class MeanRevertingML(Loss):
         t: Tensor | None = None,
     ) -> Terms:
         """`Terms`; t (B,): steps i / N of your own instead of drawn ones."""
-        consts = None if mu is None else {str(self.process.const): mu}
+        if not isinstance(mu, Tensor):
+            raise TypeError(f"MeanRevertingML: mu must be a tensor like x0, got {type(mu).__name__}")
+        consts = {str(self.process.const): mu}
         made = self.denoising.noised("MeanRevertingML", net, x0, cond, seeds, consts, t)
-        const = const_of(self.process, consts, "MeanRevertingML")
         i = (made.node.t * self.steps).round().clamp(1, self.steps)
         by_pred, by_x, by_x0, by_mu = self._difference(i)
         to, dtype = 1 / by_pred, wide(x0)
@@ -95,7 +95,7 @@ class MeanRevertingML(Loss):
             made.pred,
             x0,
             made.x_t,
-            const,
+            mu,
             p=(-by_x0 * to).to(dtype),
             r=(-by_x * to).to(dtype),
             e=(-by_mu * to).to(dtype),

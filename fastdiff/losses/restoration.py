@@ -129,8 +129,7 @@ class Restoration(Loss):
             raise ValueError(f"Restoration: times must be one or more, decreasing, got {levels}")
         for k, level in enumerate(levels):
             t = torch.full((y.shape[0],), level, dtype=torch.float64, device=y.device)
-            output = net(y, self.denoising.model.times_tensor(t, y), **self._latent(given, rng, y, k))
-            guess = output if isinstance(output, Tensor) else self.denoising.model.take(output, y)
+            guess = net(y, self.denoising.model.times_tensor(t, y), **self._latent(given, rng, y, k))
             if k + 1 == len(levels):
                 return guess
             node = self.process.node(torch.full_like(t, levels[k + 1]))

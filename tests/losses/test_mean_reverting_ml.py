@@ -117,5 +117,5 @@ def test_errors() -> None:
         MeanRevertingML(process, rho="huber")
     with pytest.raises(ValueError, match="predicts='flow' moves with mu"):
         MeanRevertingML(process, "flow")
-    with pytest.raises(ValueError, match=r"wants consts=\{'mu'"):
+    with pytest.raises(TypeError, match="mu must be a tensor like x0, got NoneType"):
         MeanRevertingML(process)(Net(), data(0))
