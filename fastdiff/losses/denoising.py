@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..core.predict import input_scale, row
-from ..core.process import Process
+from ..core.process import Node, Process
 from ..noise.streams import BERNOULLI, TRAINING, training_column_stream
 from ..ops.normal import normal, uniform
 from ..ops.perturb import perturb
@@ -35,6 +36,21 @@ from .weightings import registry as weightings
 from .weightings._weighting import error_factor, inside
 
 OFFSET_COLUMN = 1  # of the training noise: one number for a channel
+
+
+@dataclass(frozen=True)
+class Noised:
+    """A batch on its way: what the network was given, what it said, and what it should have said."""
+
+    node: Node  # at the times of the samples, float64 (B,)
+    importance: Tensor | None  # of the law of times
+    rng: Tensor
+    x_t: Tensor
+    xi: Tensor | None  # the noise, where it was stored
+    output: Any
+    pred: Tensor  # the prediction inside the output
+    extra: Tensor | None  # beside x0 and the noise in the target: noise of one's own, a const
+    target: dict[str, Tensor]  # coefficients of regression_loss
 
 
 class Denoising(Loss):
@@ -162,13 +178,21 @@ class Denoising(Loss):
         self, net: Net, x0: Tensor, cond: Any, seeds: Any, consts: Any, t: Tensor | None, folded: bool
     ) -> Terms:
         """folded: `loss` with its weight, over the batch's size."""
-        cond, rng = begin("Denoising", net, x0, cond, seeds)
+        made = self.noised("Denoising", net, x0, cond, seeds, consts, t)
+        weight = self.weigh(made.node)
+        weight = (weight if made.importance is None else weight * made.importance).to(wide(x0))
+        loss = self.compare(made, x0, weight / x0.shape[0] if folded else None)
+        return Terms(loss, weight, made.node.t, made.x_t, made.output)
+
+    def noised(
+        self, what: str, net: Net, x0: Tensor, cond: Any, seeds: Any, consts: Any = None, t: Any = None
+    ) -> Noised:
+        """Times, x_t and what the network says to it: all of a loss but the comparison."""
+        cond, rng = begin(what, net, x0, cond, seeds)
         dtype = wide(x0)
         t, importance = self._times(rng, t)
         node = self.process.node(t)
         scale, (a, b) = input_scale(self.predicts, node), row(self.predicts, node)
-        weight = self._weight(node)
-        weight = (weight if importance is None else weight * importance).to(dtype)
         seen = {"a": node.alpha * scale, "s": node.sigma * scale}  # of x_t, as the network wants it
         target: dict[str, Any] = {"p": a, "q": b}
         noise, extra = self._noise(x0, rng), None
@@ -177,7 +201,7 @@ class Denoising(Loss):
             extra, target = noise, {"p": a, "e": b}
         given: dict[str, Any] = {"endpoint": noise}
         if self.process.const is not None:
-            given["mu"] = c = const_of(self.process, consts, "Denoising")
+            given["mu"] = c = const_of(self.process, consts, what)
             seen["k"] = self.process.offset(t) * scale
             if self.predicts == "flow":
                 slope = _column(self.process.doffset(t), c) * c
@@ -188,19 +212,23 @@ class Denoising(Loss):
         x_t, xi = made if isinstance(made, tuple) else (made, None)
         asked = x_t if self.model.x_dtype is None else x_t.to(self.model.x_dtype)
         output = net(asked, self.model.times_tensor(t, x0), **self._dropped(cond, x0, rng))
-        loss = regression_loss(
-            self.model.take(output, asked),
+        pred = self.model.take(output, asked)
+        return Noised(node, importance, rng, x_t, xi, output, pred, extra, _like(target, t, dtype))
+
+    def compare(self, made: Noised, x0: Tensor, w: Tensor | None) -> Tensor:
+        """rho of the prediction less its target, (B,), times w."""
+        return regression_loss(
+            made.pred,
             x0,
-            extra=extra,
-            noise=xi,
-            rng=rng if noise is None and xi is None else None,
-            w=weight / x0.shape[0] if folded else None,
+            extra=made.extra,
+            noise=made.xi,
+            rng=made.rng if "q" in made.target and made.xi is None else None,
+            w=w,
             rho=self.rho,
             c=self.c,
             reduction="sum" if self.rho == "pseudo_huber" else "mean",
-            **_like(target, t, dtype),
+            **made.target,  # type: ignore[arg-type]
         )
-        return Terms(loss, weight, t, x_t, output)
 
     def _times(self, rng: Tensor, t: Any) -> tuple[Tensor, Tensor | None]:
         """(t, importance weight), float64 (B,); of a discrete process among its steps."""
@@ -214,7 +242,8 @@ class Denoising(Loss):
             t = (t * self.steps).ceil().clamp(min=1) / self.steps
         return t, importance
 
-    def _weight(self, node: Any) -> Tensor:
+    def weigh(self, node: Any) -> Tensor:
+        """Of the squared error of this prediction, float64 (B,)."""
         if isinstance(self.weighting, Weighting):
             return self.weighting.weight(node, self.predicts)
         off_ends = inside(node)

@@ -42,6 +42,18 @@ def test_every_solver_is_named() -> None:
     assert set(fd.solvers.names()) == set(re.findall(r"^\| `([a-z0-9-]+)` \|", sheet, re.M))
 
 
+@pytest.mark.skipif(not README.exists(), reason="no source tree here")
+def test_every_loss_weighting_and_law_has_its_row() -> None:
+    """On the page about training, as its tool writes them today."""
+    page = (ROOT / "docs" / "training.md").read_text()
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \|", page, re.M)
+    families = (fd.losses, fd.losses.weightings, fd.losses.times)
+    assert rows == [key for family in families for key in family.names()]
+    fresh = [sys.executable, str(ROOT / "tools" / "loss_sheet.py"), "--check"]
+    out = subprocess.run(fresh, capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr[-2000:]
+
+
 @pytest.mark.skipif(not PAGES, reason="no source tree here")
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page: Path) -> None:

@@ -53,7 +53,7 @@ def errors(predicts: str, node, e_x: Tensor) -> Tensor:
 
 
 def test_every_key_is_here() -> None:
-    assert set(weightings.names()) == {*WX, "constant"}
+    assert set(weightings.names()) == {*WX, "constant", "diffusion-ts"}  # that of test_fourier_loss
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda p: p.key)
