@@ -33,7 +33,7 @@ __all__ = [
     "processes", "rl", "sample", "solvers", "tune",
 ]
 
-_FAMILIES = ("distill", "edit", "likelihood", "losses", "rl", "tune")  # imported when first named: most runs need none
+_FAMILIES = ("distill", "edit", "likelihood", "losses", "rl", "tune")  # imported when first named
 
 
 def __getattr__(name: str) -> _Any:
