@@ -30,7 +30,7 @@ from .number import Real, precision
 from .predict import check_prediction
 from .process import Process
 from .recorder import NOISE, Recorder
-from .solver import Solver, solvers
+from .solver import Solver, check_kind, solvers
 from .stages import DRAWS, INPUTS, OUTPUTS, PlanCall, Stage, adjoint, assemble, frozen
 
 __all__ = ["DRAWS", "INPUTS", "OUTPUTS", "Coefficients", "Plan", "PlanCall", "Recipe", "Stage", "plan"]
@@ -364,6 +364,7 @@ def plan(
         )
     if not isinstance(process, Process):
         raise TypeError(f"process must be a Process (see fd.processes), got {type(process).__name__}")
+    check_kind(solver, process)
     check_prediction(predicts)
     if isinstance(hooks, Hook):
         raise TypeError(f"hooks must be a list of Hooks, got one {type(hooks).__name__}")

@@ -34,7 +34,7 @@ class Process:
     """
 
     key: ClassVar[str]
-    kind: ClassVar[str] = "gaussian"
+    kind: ClassVar[str] = "gaussian"  # or "linear": several tensors, see fastdiff.core.linear
     straight: ClassVar[str] = "alpha"  # the c in which x/c moves straight in sigma/c; "sum" is alpha + sigma
     default_grid: ClassVar[str] = "logsnr"
     train_steps: ClassVar[int | None] = None  # how many noise levels a discrete process was made of

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any, ClassVar, Literal
 
 from .math import Number, expm1, plain, sqrt
-from .process import Node
+from .process import Node, Process
 from .registry import Registry
 
 solvers: Registry[Solver] = Registry(
@@ -39,6 +39,7 @@ class Solver:
     """
 
     key: ClassVar[str]
+    kinds: ClassVar[tuple[str, ...]] = ("gaussian",)  # of processes that it serves
     predicts: ClassVar[str] = "data"  # what p.model gives unless the formula asks otherwise
     source: ClassVar[str] = ""  # the paper
     corrects: ClassVar[int] = 0  # orders that a corrector gains over the predictor's
@@ -150,6 +151,14 @@ class Multistep(Solver):
     def single(self, p: Any, s: Node, t: Node, past: Past, q: int) -> Past:
         """One singlestep step of order q that leaves this solver's kind of history."""
         raise TypeError(f"{type(self).__name__} does not define single(p, s, t, past, q)")
+
+
+def check_kind(solver: Solver, process: Process) -> None:
+    """A solver's formula holds on the kinds of processes that it names."""
+    if process.kind not in solver.kinds:
+        serve = ", ".join(solvers.names(kind=process.kind)) or "none"
+        raise ValueError(f"solver {solver.key!r} is for {' and '.join(solver.kinds)} processes, but "
+                         f"{process!r} is {process.kind}; solvers that serve it: {serve}")
 
 
 def depart(p: Any, s: Node, t: Node) -> Past:

@@ -23,7 +23,7 @@ from ..core.errors import NonFinite
 from ..core.hook import POINTS, Hook
 from ..core.predict import convert
 from ..core.process import Node, Process
-from ..core.solver import Solver
+from ..core.solver import Solver, check_kind
 from ..noise.seeds import resolve
 from ..ops.error_norm import error_norm
 from ..ops.linear_step import linear_step
@@ -358,6 +358,7 @@ class AdaptiveSampler:
         if not isinstance(solver, Adaptive) or not solver.adaptive:
             raise TypeError(f"AdaptiveSampler: solver must be an adaptive Solver, got {solver!r}")
         process = denoiser.process
+        check_kind(solver, process)
         self.denoiser, self.solver, self.process, self.backend = denoiser, solver, process, backend
         if times is None:
             times = [process.t_max, process.t_min] + ([] if final == "sigma_min" else [process.t_zero])
