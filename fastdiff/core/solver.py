@@ -1,7 +1,8 @@
 """Solver: a method as one formula. A file in fastdiff/solvers holds one; what all methods share stands here.
 
 Shared rules, all exact limits:
-- the last step to sigma = 0 is  x = alpha m  (order 1 and no noise, whatever the order asked for);
+- the last step to sigma = 0 is  x = alpha m  (order 1 and no noise, whatever the order asked for); of a
+linear process the probability flow with the noise prediction held;
 - a first step from alpha = 0 is  x = (sigma_t / sigma_s) x + alpha_t m, and leaves no history (its lambda is
 -inf); from the far end of a bridge (alpha = sigma = 0) it is  x = alpha_t m + sigma_t xi;
 - the order is lowered by showing `step` a shorter history, never by a branch in a formula.
@@ -24,7 +25,7 @@ solvers: Registry[Solver] = Registry(
         "dpm-1": "ddim", "mrs-ode-1": "ddim", "iadb": "euler", "ml-sde": "ddpm", "mrs-sde-1": "ddpm",
         "res-2s": ("dpmpp-2s", {"weight": "taylor"}),
         "res-2m": ("dpmpp-2m", {"weight": "heun"}), "mrs-ode-2": ("dpmpp-2m", {"weight": "heun"}),
-        "mrs-sde-2": ("dpmpp-2m-sde", {"weight": "heun"}),
+        "mrs-sde-2": ("dpmpp-2m-sde", {"weight": "heun"}), "roba": ("oba", {"reduced": True}),
     },
 )
 
@@ -72,7 +73,7 @@ class Solver:
 
     def last(self, p: Any, s: Node, t: Node, past: Past) -> Past:
         """To sigma = 0."""
-        p.x = t.alpha * p.model(p.x, s, "data")
+        p.x = s.arrive(p, t)
         return []
 
     def start(self, p: Any, s: Node, t: Node, past: Past, q: int) -> Past:

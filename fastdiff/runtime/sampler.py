@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import unknown
+from ..core.linear import LinearProcess
 from ..core.plan import Plan
 from ..noise.seeds import resolve
 from ..ops import _backends
@@ -183,8 +184,7 @@ class Sampler:
             run.go(start, len(plan.stages))
         out = run.registers[plan.out]
         if trajectory:
-            states = torch.stack([registers[0], *(run.states[i] for i in range(plan.visits))])
-            return Trajectory(out, times, states, torch.stack([run.data[i] for i in range(plan.visits)]))
+            return _looked_at(run, registers, out, times)
         return out
 
     def capture(
@@ -193,6 +193,8 @@ class Sampler:
         """The whole run as one CUDA graph for x's shape: `graph(x, seeds=...)` replays it. CUDA only."""
         check_x(x)
         check_noise(noise)
+        if consts := [kind[6:] for kind in self.plan.kinds if kind.startswith("const:")]:
+            raise ValueError(f"capture: this plan wants {', '.join(consts)} besides x; a graph takes x alone")
         if not x.is_cuda:
             raise ValueError(f"capture needs a CUDA tensor, got one on {x.device}")
         # an executor of its own: a replay writes into the buffers that it was captured with
@@ -234,6 +236,19 @@ class Sampler:
 
     def __repr__(self) -> str:
         return f"Sampler({self.denoiser!r}, {self.plan!r})"
+
+
+def _looked_at(run: Run, first: Mapping[int, Tensor], x: Tensor, times: np.ndarray) -> Trajectory:
+    """The trajectory of a run, from what it was given first."""
+    process, plan = run.e.denoiser.process, run.plan
+    given = {kind.removeprefix("const:"): first[r] for r, kind in enumerate(plan.kinds) if r in first}
+
+    def states(name: str, start: Tensor) -> Tensor:
+        return torch.stack([start.expand(x.shape), *(run.looked[name][i] for i in range(plan.visits))])
+
+    others = process.registers[1:] if isinstance(process, LinearProcess) else ()
+    data = torch.stack([run.looked["data"][i] for i in range(plan.visits)])
+    return Trajectory(x, times, states("x", first[0]), data, {n: states(n, given[n]) for n in others})
 
 
 def _of_state(state: State, noise: Any) -> Any:
