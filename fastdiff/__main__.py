@@ -33,13 +33,15 @@ def info() -> list[tuple[str, str]]:
 def solvers() -> tuple[list[str], list[list[str]]]:
     """key, paper, order, network calls per step, tensors carried: read off compiled plans of 30 steps."""
     from .core.plan import plan
+    from .core.process import Process
     from .core.solver import solvers as registry
     from .processes import VP
     from .runtime.sample import grid
 
     head = ["key", "what", "source", "order", "calls a step", "tensors carried", "draws a step"]
-    process, steps = VP(), 30
-    times = grid("logsnr", process, steps=steps, final="sigma_min")
+    steps = 30
+    plain: dict[str, Process] = {"gaussian": VP()}
+    times = {k: grid(v.default_grid, v, steps=steps, final="sigma_min") for k, v in plain.items()}
     rows = []
     for key in registry.names():
         cls = registry.get(key)
@@ -51,7 +53,8 @@ def solvers() -> tuple[list[str], list[list[str]]]:
         if solver.adaptive:
             counts = ["adaptive", "-", "-"]
         else:
-            p = plan(solver, process, times, predicts="noise")
+            kind = solver.kinds[0]
+            p = plan(solver, plain[kind], times[kind], predicts="noise")
             draws = sum(len(s.draws) for s in p.stages)
             counts = [f"{p.nfe / steps:.2g}", str(p.carried), f"{draws / steps:.2g}"]
         rows.append([key, what, source, str(solver.order), *counts])

@@ -139,7 +139,7 @@ def source(key: str) -> str:
 
 def page() -> str:
     parts = [HEAD]
-    rows = {key: row(key) for key in solvers.names()}
+    rows = {key: row(key) for key in solvers.names(kind="gaussian")}
     head = ["key", "paper", "predicts", "calls", "carried", "bytes", "order", "measured"]
     head += [f"error, {n}" for n in CALLS]
     fixed = [key for key in rows if not solvers.make(key).adaptive]

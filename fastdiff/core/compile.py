@@ -202,7 +202,7 @@ class _Compiler:
         # the last segment ends in the result, which is named like an argument
         self.targets = [c.args for c in rec.calls]
         result = len(rec.kinds)
-        self.defs[-1].append((result, self.fresh(rec.x.c)))
+        self.defs[-1].append((result, self.fresh(rec.result.c)))
         self.targets.append([result])
 
     def fresh(self, row: Row) -> Row:
@@ -260,6 +260,18 @@ class _Compiler:
                     needed[k - 1].append(row)
         return needed
 
+    def choose(self, candidates: Iterable[Row], wanted: Span) -> tuple[Span, list[Row]]:
+        """The first candidates that span what is wanted and nothing else."""
+        basis, chosen = Span(self.tape), []
+        for f in candidates:
+            if len(chosen) == wanted.size:
+                break
+            b = self.bound(f)
+            if b and wanted.has(b) and not basis.has(b):
+                basis.add(b)  # so that the basis counts chosen rows only
+                chosen.append(f)
+        return basis, chosen
+
     def run(self, natural: bool) -> Program:
         needed, rec, tape, free = self.backward(), self.rec, self.tape, self.free
         stages: list[Linear] = []
@@ -303,7 +315,8 @@ class _Compiler:
             need = [_sure(locate(row)) for row in needed[k]]
             last = k == self.count
             wanted = Span(tape, map(self.bound, need))
-            rank = Span(tape, [self.bound(f) for f in need] + [self.bound(f) for f in args]).size
+            every = Span(tape, [self.bound(f) for f in need] + [self.bound(f) for f in args])
+            rank = every.size
             candidates: list[Row] = [] if last else list(args)
             candidates += [{t: tape.one} for t in memory]
             if natural:
@@ -312,14 +325,11 @@ class _Compiler:
                 atoms += [a for row in needed[k] for a in row if a not in free]
                 candidates += [f for f in (locate({a: tape.one}) for a in dict.fromkeys(atoms)) if f]
             candidates += need
-            basis, chosen = Span(tape), []
-            for f in candidates:
-                if len(chosen) == wanted.size:
-                    break
-                b = self.bound(f)
-                if b and wanted.has(b) and not basis.has(b):
-                    basis.add(b)  # so that the basis counts chosen rows only
-                    chosen.append(f)
+            basis, chosen = self.choose(candidates, wanted)
+            held = {id(f) for f in chosen}
+            if len(args) > 1 and len(chosen) + sum(id(f) not in held for f in args) > rank:
+                # what is needed is made of several arguments, which are there anyway
+                basis, chosen = self.choose([*args, *candidates], every)
 
             stage = Linear(rank=rank)
 

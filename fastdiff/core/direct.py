@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .math import Number, plain
+from .matrix import Vector
 from .predict import convert, input_scale
 from .process import Node
 from .statistics import Curves, ModelStatistics
@@ -14,7 +15,8 @@ from .statistics import Curves, ModelStatistics
 class Direct:
     """`p` of a formula over arrays: float64 torch tensors, numpy arrays, or anything that adds and scales.
 
-    net(x, node) -> raw prediction, or a pair of it and what `further` gives
+    net(x, node) -> raw prediction, or a pair of it and what `further` gives; on a linear process x and raw
+    are Vectors
     noise(step, column) -> a draw like x
     branches    net(x, node) of each branch, the plain one first; None: no guidance acts
     """
@@ -69,8 +71,10 @@ class Direct:
     def noise(self, s: Node | None = None, t: Node | None = None, clock: Any = 1) -> Any:
         if self._noise is None:
             raise ValueError("this formula draws noise: give noise=")
-        self.column += 1
-        return self._noise(self.step, self.column - 1)
+        count = len(self.x) if isinstance(self.x, Vector) else 1
+        self.column += count
+        draws = [self._noise(self.step, c) for c in range(self.column - count, self.column)]
+        return Vector(draws) if isinstance(self.x, Vector) else draws[0]
 
     def call(self, name: str, node: Node, *forms: Any, params: Sequence[Number] = ()) -> Any:
         fn = self._operators.get(name) or node.process.operators[name]

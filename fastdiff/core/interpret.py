@@ -27,7 +27,8 @@ def interpret(
 ) -> Any:
     """The plan's result from x.
 
-    net      net(x, call, branch) -> raw prediction at call.t (where the call has one more output: a pair)
+    net      net(x, call, branch) -> raw prediction at call.t (where the call has one more output: a pair);
+             net((x, v, ...), call, branch) -> the tensors that the network of a linear process gives
     noise    noise(step, column) -> a draw like x
     hook     hook(call, *arguments) -> the outputs of a hook's call; None: the arguments as they are
     operators    by name, what `p.call` of the formula asks for
@@ -35,6 +36,7 @@ def interpret(
     emitted  receives what a plan with a trajectory gives, by (what, step)
     """
     memory: dict[int, Any] = {0: x}
+    args: Any
     for r, kind in enumerate(plan.kinds):
         if kind.startswith("const:"):
             memory[r] = (consts or {})[kind[6:]]
@@ -54,8 +56,10 @@ def interpret(
             args = [memory[r] for r in s.call.args]
             outs: Sequence[Any] = args if hook is None else ()
             if s.call.kind == "net":
-                outs = [net(args[0], s.call, b) for b in s.call.branches]
-                if len(s.call.outs) > len(outs):
+                outs = [net(args[0] if len(args) == 1 else args, s.call, b) for b in s.call.branches]
+                if len(args) > 1:
+                    outs = [o for some in outs for o in some]
+                elif len(s.call.outs) > len(outs):
                     outs = [*(o[0] for o in outs), outs[0][1]]
             elif s.call.kind.startswith("call:"):
                 act = (operators or {})[s.call.kind[5:]]

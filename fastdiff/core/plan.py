@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from math import prod
 from operator import is_
 from pathlib import Path
@@ -27,6 +27,8 @@ from .compile import Program, Special, compile_record
 from .errors import check_options
 from .grid import check_times
 from .hook import Hook
+from .linear import LinearProcess
+from .linear_recorder import LinearRecorder
 from .number import Real, precision
 from .predict import check_prediction
 from .process import Process
@@ -327,8 +329,11 @@ class Recipe:
         """Run the formula over nodes made of `number`s (or of `times` as they are)."""
         with precision():
             nodes = [self.process.node(t) for t in (times if times is not None else map(number, self.times))]
-            rec = Recorder(self.predicts, self.hooks, wanted=self.solver.predicts, exact=exact,
-                           emitting=self.trajectory, answers=answers)
+            make: Any = Recorder
+            if self.process.kind == "linear":
+                make = partial(LinearRecorder, registers=self.process.registers)  # type: ignore[attr-defined]
+            rec = make(self.predicts, self.hooks, wanted=self.solver.predicts, exact=exact,
+                       emitting=self.trajectory, answers=answers)
             self.solver.record(rec, nodes, self.route(nodes))
         return rec
 
@@ -384,6 +389,8 @@ def plan(
     for h in hooks:
         if not isinstance(h, Hook):
             raise TypeError(f"hooks must be Hooks, got {type(h).__name__}")
+    if isinstance(process, LinearProcess):
+        process.check(predicts, hooks)
     times = check_times(times, process)
     return compiled(Recipe(solver, process, tuple(times.tolist()), predicts, hooks))
 

@@ -62,6 +62,8 @@ def row(kind: str, node: Node) -> tuple[Number, Number]:
 def convert(raw: str, wanted: str, node: Node, *, check: bool = True) -> tuple[Number, Number]:
     """(p, q) such that wanted = p x + q raw at `node`. Without check nobody looks whether they exist, for
     which a tensor's numbers would have to be waited for."""
+    if node.process.kind == "linear":
+        return node.convert(raw, wanted)  # type: ignore[attr-defined]
     if raw == wanted:
         return 0, 1
     (a, b), (c, d) = _rows[raw](node), _rows[wanted](node)

@@ -35,7 +35,7 @@ class Process:
     """
 
     key: ClassVar[str]
-    kind: ClassVar[str] = "gaussian"
+    kind: ClassVar[str] = "gaussian"  # or "linear": several tensors, see fastdiff.core.linear
     straight: ClassVar[str] = "alpha"  # the c in which x/c moves straight in sigma/c; "sum" is alpha + sigma
     default_grid: ClassVar[str] = "logsnr"
     train_steps: ClassVar[int | None] = None  # how many noise levels a discrete process was made of
@@ -124,7 +124,7 @@ class Process:
 
     def perturb(self, x0: Any, t: Any, *, seeds: Any = None, consts: Any = None) -> Any:
         """(x_t, noise) with x_t = alpha(t) x0 + sigma(t) noise, one t per sample or one for all; noise from
-        stream 2. consts: {const: c}, where the process has one."""
+        stream 2. consts: {const: c}, where the process has one. Tuples, of a linear process."""
         if Process._perturb is None:
             raise RuntimeError("Process.perturb needs torch: import fastdiff")
         return Process._perturb(self, x0, t, seeds=seeds, consts=consts)
@@ -179,3 +179,7 @@ class Node:
     def at(self, lam: Number) -> Node:
         """Another node of the same process, by its lam."""
         return self.process.node(self.process.time_of(lam))
+
+    def arrive(self, p: Any, t: Node) -> Any:
+        """What p.x at this node is at sigma = 0: order 1 and no noise."""
+        return t.alpha * p.model(p.x, self, "data")

@@ -118,6 +118,11 @@ class Recorder:
         self.given_atoms: dict[str, int] = {}
         self._replay: Iterator[bool] | None = None if self.answers is None else iter(self.answers)
 
+    @property
+    def result(self) -> Form:
+        """What the plan gives."""
+        return self.x
+
     # what formulas use
 
     def model(self, x: Form, node: Node, kind: str | None = None) -> Form:

@@ -13,6 +13,11 @@ T = TypeVar("T")
 Preset = dict[str, Any] | Callable[[], dict[str, Any]]  # a callable's files are imported when it is asked for
 
 
+def _kinds(cls: type) -> tuple[str, ...]:
+    """What a solver serves, or a process is."""
+    return getattr(cls, "kinds", None) or (getattr(cls, "kind", ""),)
+
+
 class Registry(Generic[T]):
     """Keys of one family -> classes.
 
@@ -45,10 +50,11 @@ class Registry(Generic[T]):
                     importlib.import_module(f"{self.package}.{module.name}")
             self._complete = True
 
-    def names(self) -> list[str]:
-        """All keys, sorted; aliases are left out."""
+    def names(self, kind: str | None = None) -> list[str]:
+        """All keys, sorted; aliases are left out. kind: of the processes they are or serve, "gaussian" or
+        "linear"."""
         self._load()
-        return sorted(self.classes)
+        return sorted(k for k, cls in self.classes.items() if kind is None or kind in _kinds(cls))
 
     def get(self, key: str) -> type[T]:
         return self._resolve(key)[0]

@@ -2,7 +2,8 @@
 
 Shared rules, all exact limits:
 - the last step to sigma = 0 is  x = alpha m  (order 1 and no noise, whatever the order asked for), but where
-a method's own weights are finite there: Adams methods in sigma / c keep their order;
+a method's own weights are finite there (Adams methods in sigma / c keep their order); of a linear process the
+probability flow with the noise prediction held;
 - a first step from alpha = 0 is  x = (sigma_t / sigma_s) x + alpha_t m, and leaves no history (its lambda is
 -inf); from the far end of a bridge (alpha = sigma = 0) it is  x = alpha_t m + sigma_t xi;
 - the order is lowered by showing `step` a shorter history, never by a branch in a formula.
@@ -25,7 +26,7 @@ solvers: Registry[Solver] = Registry(
         "dpm-1": "ddim", "mrs-ode-1": "ddim", "iadb": "euler", "ml-sde": "ddpm", "mrs-sde-1": "ddpm",
         "res-2s": ("dpmpp-2s", {"weight": "taylor"}),
         "res-2m": ("dpmpp-2m", {"weight": "heun"}), "mrs-ode-2": ("dpmpp-2m", {"weight": "heun"}),
-        "mrs-sde-2": ("dpmpp-2m-sde", {"weight": "heun"}),
+        "mrs-sde-2": ("dpmpp-2m-sde", {"weight": "heun"}), "roba": ("oba", {"reduced": True}),
     },
 )
 
@@ -74,7 +75,7 @@ class Solver:
 
     def last(self, p: Any, s: Node, t: Node, past: Past) -> Past:
         """To sigma = 0."""
-        p.x = t.alpha * p.model(p.x, s, "data")
+        p.x = s.arrive(p, t)
         return []
 
     def start(self, p: Any, s: Node, t: Node, past: Past, q: int) -> Past:
@@ -157,9 +158,11 @@ class Multistep(Solver):
 
 
 def check_kind(solver: Solver, process: Process) -> None:
+    """A solver's formula holds on the kinds of processes that it names."""
     if process.kind not in solver.kinds:
-        raise ValueError(f"solver {solver.key!r} steps {' and '.join(solver.kinds)} processes, "
-                         f"{process!r} is {process.kind}")
+        serve = ", ".join(solvers.names(kind=process.kind)) or "none"
+        raise ValueError(f"solver {solver.key!r} is for {' and '.join(solver.kinds)} processes, but "
+                         f"{process!r} is {process.kind}; solvers that serve it: {serve}")
 
 
 def depart(p: Any, s: Node, t: Node) -> Past:

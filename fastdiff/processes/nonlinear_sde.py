@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from ..core.math import Number
 from ..core.process import Process
@@ -21,6 +21,7 @@ from .vp import VP
 @dataclass(frozen=True)
 class NonlinearSDE(Process):
     key = "nonlinear-sde"
+    kinds: ClassVar[tuple[str, ...]] = ("gaussian", "nonlinear")
 
     base: Process = field(default_factory=VP)
     drift: Callable[[Any, float], Any] | None = None

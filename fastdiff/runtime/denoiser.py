@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from ..core.errors import unknown
+from ..core.linear import LinearProcess
 from ..core.math import exp
+from ..core.matrix import Vector
 from ..core.predict import PREDICTIONS, convert, input_scale
 from ..core.process import Process
 
@@ -42,6 +44,10 @@ class Denoiser:
     variance      "learned-range" | "learned": the network gives 2C channels, first the prediction, then what
                   `ddpm` makes its variance of; other solvers ignore the second half
     x_dtype       dtype in which the network wants x (default: x's own)
+
+    A linear process (CLD, PSLD, ...) has several registers: net(x, v, t, **cond) -> the tensors of
+    `process.registers` that noise enters, a pair say, or one tensor where that is v alone; predicts "noise",
+    "score", or "data" (one tensor); time "t" or an index; no preconditioning, no variance.
 
     Raises TypeError and ValueError for anything else. `denoiser(x, t)` gives the data prediction. The network
     may keep neither x nor t, nor write to them: their memory is used again.
@@ -87,6 +93,13 @@ class Denoiser:
                 raise ValueError(f'Denoiser: time={time!r}; a discrete time is written ("index", 1000)')
         elif time not in TIMES:
             raise unknown("time", time, TIMES)
+        if isinstance(process, LinearProcess):
+            process.check(str(predicts), ())
+            for name, value in (("precondition", precondition), ("variance", variance)):
+                if value is not None:
+                    raise ValueError(f"Denoiser: {name}={value!r} does not go with {process!r}")
+            if isinstance(time, str) and time != "t":
+                raise ValueError(f'Denoiser: time={time!r}, but {process!r} has t alone, or ("index", N)')
         if x_dtype is not None and x_dtype not in DTYPES:
             kinds = "float32, float16, bfloat16 or float64"
             raise TypeError(f"Denoiser: x_dtype must be {kinds}, got {x_dtype!r}")
@@ -115,6 +128,20 @@ class Denoiser:
         v = v if isinstance(v, Tensor) else torch.tensor(v)
         real = torch.float64 if like.dtype == torch.float64 else torch.float32
         return v.to(device=like.device, dtype=torch.int64 if v.dtype == torch.int64 else real)
+
+    def several(self, xs: Sequence[Tensor], t: Tensor, cond: Mapping[str, Any]) -> list[Tensor]:
+        """One call of a network of several registers, its outputs checked."""
+        assert isinstance(self.process, LinearProcess)
+        if self.x_dtype is not None:
+            xs = [x.to(self.x_dtype) for x in xs]
+        out, count = self.net(*xs, t, **cond), self.process.outputs(self.predicts)
+        if count == 1:
+            return [self.take(out, xs[0])]
+        if not isinstance(out, (tuple, list)) or len(out) != count:
+            came = f"{len(out)} of them" if isinstance(out, (tuple, list)) else type(out).__name__
+            of = ", ".join(self.process.registers)
+            raise TypeError(f"the network of ({of}) must return {count} tensors, got {came}")
+        return [self.take(o, xs[0]) for o in out]
 
     def raw(self, x: Tensor, t: Tensor, cond: Mapping[str, Any], whole: bool = False) -> Tensor:
         """One call of the network, its output checked: a tensor of x's shape on x's device; whole: with the
@@ -164,7 +191,10 @@ class Denoiser:
         consts: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """The data prediction at time t (a number, or one per sample), like x; differentiable. consts: what
-        the process pulls to, by name, where it does."""
+        the process pulls to, by name, where it does; the other registers of a linear process, which takes one
+        t for all."""
+        if isinstance(self.process, LinearProcess):
+            return self._of_registers(self.process, x, t, cond or {}, consts or {})
         batch, shape = x.shape[0], (-1, *[1] * (x.dim() - 1))
         t = np.asarray(t.tolist() if isinstance(t, Tensor) else t, dtype=np.float64)
         if t.shape not in ((), (batch,)):
@@ -186,6 +216,21 @@ class Denoiser:
             if self.predicts == "flow":
                 raw = raw - column(self.process.doffset(t)) * c
         return (column(p) * wide + column(q) * raw).to(x.dtype)
+
+    def _of_registers(self, process: LinearProcess, x: Tensor, t: Any, cond: Any, consts: Any) -> Tensor:
+        if getattr(t, "ndim", 0) or isinstance(t, (list, tuple)):
+            raise ValueError(f"Denoiser: one t for all samples on {process!r}, got {t!r}")
+        lost = [name for name in process.registers[1:] if not isinstance(consts.get(name), Tensor)]
+        if lost:
+            raise ValueError(f"Denoiser: {process!r} wants consts={{{lost[0]!r}: tensor like x}}")
+        z = [x, *(consts[name] for name in process.registers[1:])]
+        p, q = convert(self.predicts, "data", process.node(float(t)))
+        clock = self.times_tensor(np.full(x.shape[0], float(t)), x)
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        made: Any = Vector(o.to(wide) for o in self.several(z, clock, cond))
+        if not isinstance(q, int):
+            made = p * Vector(a.to(wide) for a in z) + q * made
+        return made[0].to(x.dtype)
 
     def __repr__(self) -> str:
         name = type(self.net).__name__

@@ -108,6 +108,10 @@ class Tables:
         call = self.stages[k].call
         assert call is not None
         node = process.node(call.t)
+        if process.kind == "linear":
+            place = Place(call.step, call.t, weights=self._weights(call, node))
+            self.places[k] = place
+            return place
         t, alpha, sigma = (float(v) for v in (node.t, node.alpha, node.sigma))
         place = Place(call.step, t, alpha, sigma, sigma / alpha if alpha else float("inf"))
         if call.kind in ("net", "predict"):
@@ -208,6 +212,11 @@ class Executor:
     def source(self, noise: Any, rng: Tensor | None) -> Source:
         """The draws of a run as tensors: from a Brownian path, or asked of the user's callable."""
         assert rng is not None
+        if noise == "path" and self.denoiser.process.kind != "gaussian":
+            raise ValueError(
+                f"noise='path' is one Brownian motion in lambda, which {self.denoiser.process!r} has not; "
+                "allowed: None, or noise(like, draw)"
+            )
         like = torch.empty(self.shape, dtype=self.dtype, device=self.device)
         walk = eagerly(walk_of, self.plan, self.denoiser.process) if noise == "path" else None
         return Source(self.plan, noise, walk, like, rng, self.backend)

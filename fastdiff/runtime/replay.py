@@ -544,7 +544,7 @@ def recorded(
             zip(tape.cuts.outs, _Recorded.apply(tape, way, outs, kept, *tape.inputs), strict=True)
         )
     for what, step, r in (e for s in run.plan.stages for e in s.emits):
-        (run.states if what == "x" else run.data)[step] = run.registers[r]
+        run.looked.setdefault(what, {})[step] = run.registers[r]
     return run
 
 

@@ -24,6 +24,10 @@ from .operators import OPERATORS
 from .state import State, needed
 
 T_CHANGED = "the network changed its times t in place; let it work on a copy (t.clone())"
+OVERWRITTEN = (
+    "the network wrote one condition's output over another's at step {}; "
+    "let it return a new tensor (out.clone())"
+)
 Callback = Callable[[int, float, Tensor, Tensor], Any]
 # of each branch; of all in one batch, where they stack
 Conditions = tuple[list[dict[str, Any]], dict[str, Any] | None]
@@ -136,8 +140,7 @@ class Run:
         self.registers, self.rng, self.cond = dict(registers), rng, cond
         self.gradient, self.cond_grad, self.callback = gradient, cond_grad, callback
         self.check_finite, self.progress, self.part = check_finite, progress, part
-        self.states: dict[int, Tensor] = {}
-        self.data: dict[int, Tensor] = {}
+        self.looked: dict[str, dict[int, Tensor]] = {}  # what is given out -> step -> tensor
         # buffers are for plain tensors; a graph, a compiler and torch.func want new ones
         given = [*registers.values(), *(tables or ())]
         self.plain = gradient is None and not kept and route(given) == EAGER
@@ -188,9 +191,9 @@ class Run:
         if stage.outputs:
             self.linear(k, stage)
         for what, step, r in stage.emits:
-            (self.states if what == "x" else self.data)[step] = self.registers[r]
+            self.looked.setdefault(what, {})[step] = self.registers[r]
             if what == "data" and self.callback is not None:
-                self._show(step, self.states[step], self.registers[r])
+                self._show(step, self.looked["x"][step], self.registers[r])
 
     def call(self, k: int) -> None:
         """The call that follows it."""
@@ -200,7 +203,8 @@ class Run:
         for r in (*stage.drop, *call.outs):  # their memory is free before the network asks for more
             self.registers[r] = None  # type: ignore[assignment]
         act = self.operator if call.kind.startswith("call:") else self.hook
-        outs = self.network(k, call) if call.kind == "net" else act(k, call)
+        net = self.network if len(call.args) == 1 else self.network_of_several
+        outs = net(k, call) if call.kind == "net" else act(k, call)
         if self.watched:
             outs = [
                 self.outputs.own(o, r, call.step, self.registers)
@@ -362,6 +366,38 @@ class Run:
             ctx.outputs = outs
         return outs
 
+    def network_of_several(self, k: int, call: PlanCall) -> list[Tensor]:
+        """The outputs of every branch, branch by branch, of a network that is given all registers."""
+        xs, t = [self.registers[r] for r in call.args], self.e.times[k]
+        before = [version(x) if self.plain else 0 for x in xs]
+        conds, merged = self._conditions(call.branches, k)
+        if merged is None:
+            outs = []
+            for c in conds:
+                came = [version(o) for o in outs]
+                outs += self._evaluate_several(xs, t, c)
+                if self.watched and [version(o) for o in outs[: len(came)]] != came:
+                    raise ValueError(OVERWRITTEN.format(call.step))
+        else:
+            many = len(conds)
+            pairs = self._evaluate_several([torch.cat([x] * many) for x in xs], torch.cat([t] * many), merged)
+            halves: list[Sequence[Tensor]] = [o.chunk(many) for o in pairs]
+            outs = [o for branch in zip(*halves, strict=True) for o in branch]
+        if self.watched and [version(x) for x in xs] != before:
+            raise ValueError(
+                f"the network changed its input in place at step {call.step}; "
+                "let it work on a copy (x.clone())"
+            )
+        if self.check_finite and not all(bool(torch.isfinite(o).all()) for o in outs):
+            raise NonFinite(f"the network's output is not finite at step {call.step} (t={call.t:g})")
+        return outs
+
+    def _evaluate_several(self, xs: list[Tensor], t: Tensor, cond: Mapping[str, Any]) -> list[Tensor]:
+        several = self.e.denoiser.several
+        if self.gradient == "checkpoint":
+            return checkpoint(several, xs, t, cond, use_reentrant=False)  # type: ignore[return-value]
+        return several(xs, t, cond)
+
     def _one_by_one(
         self, x: Tensor, t: Tensor, conds: list[dict[str, Any]], step: int, whole: bool
     ) -> list[Tensor]:
@@ -370,10 +406,7 @@ class Run:
             outs.append(self._evaluate(x, t, c, whole))
             came.append(version(outs[-1]) if self.watched else 0)
         if self.watched and [version(o) for o in outs] != came:
-            raise ValueError(
-                f"the network wrote one condition's output over another's at step {step}; "
-                "let it return a new tensor (out.clone())"
-            )
+            raise ValueError(OVERWRITTEN.format(step))
         return outs
 
     def _evaluate(self, x: Tensor, t: Tensor, cond: Mapping[str, Any], whole: bool) -> Tensor:

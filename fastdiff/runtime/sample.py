@@ -14,11 +14,13 @@ from ..core.adaptive import Adaptive
 from ..core.errors import check_options, unknown
 from ..core.grid import FINALS, check_times, grids
 from ..core.hook import Hook
+from ..core.linear import LinearProcess
 from ..core.plan import plan as make_plan
 from ..core.process import Process
 from ..core.solver import Solver, solvers
 from ..noise.seeds import resolve
 from ..noise.streams import INITIAL
+from ..ops.linear_step import linear_step
 from ..ops.normal import normal
 from .adaptive import AdaptiveSampler
 from .checks import check_run, check_x, eagerly
@@ -91,7 +93,9 @@ def sample(
                   batch, device or memory format
     cond          keyword arguments of the network (a tensor whose first size is the batch is per sample);
                   guidance, hooks: see fastdiff.guidance
-    consts        tensors like x that the process or the solver wants, by name (`mu` of MeanReverting)
+    consts        tensors like x that the process or the solver wants, by name (`mu` of MeanReverting); the
+                  other registers of a linear process (`v` of CLD and PSLD) at times[0], which are drawn from
+                  its prior where a shape is given and they are not
     chunk         run that many samples at a time: the same samples, less memory
     distributed   "batch": this rank of torch.distributed's group runs its slice of the batch and returns it;
                   `fd.gather` puts the slices together, equal bit for bit to what one process gives
@@ -101,7 +105,8 @@ def sample(
 
     The rest as in `fd.Sampler.__call__`.
 
-    Returns x at times[-1], float dtype of x_T; with trajectory=True a Trajectory(x, times, states, data).
+    Returns x at times[-1], float dtype of x_T; with trajectory=True a Trajectory(x, times, states, data,
+    registers), where the other registers of a linear process are to be had.
     Raises ValueError or TypeError, before anything runs: the argument, what came, what is allowed.
     """
     if not isinstance(denoiser, Denoiser):
@@ -143,20 +148,23 @@ def sample(
         raise TypeError(f"consts must be a dict of tensors by name, got {type(consts).__name__}")
     chunk = max(1, last - first) if chunk is None else chunk
     if (first, last) == (0, batch) and chunk >= batch:
-        return sampler._call(make(slice(None), rng, consts), rng, None, cond, *options, consts)
+        x, consts = make(slice(None), rng, consts)
+        return sampler._call(x, rng, None, cond, *options, consts)
     parts = []
     for i in range(first, max(last, first + 1), chunk):
         part = i, min(i + chunk, last), batch
         piece = slice(*part[:2])
         keys = rng[piece]
         given, held = (rows(v or {}, *part) for v in (cond, consts))
-        parts.append(sampler._call(make(piece, keys, held), keys, None, given, *options, held, part=part))
+        x, held = make(piece, keys, held)
+        parts.append(sampler._call(x, keys, None, given, *options, held, part=part))
     if trajectory:
         return Trajectory(
             torch.cat([p.x for p in parts]),
             parts[0].times,
             torch.cat([p.states for p in parts], 1),
             torch.cat([p.data for p in parts], 1),
+            {name: torch.cat([p.registers[name] for p in parts], 1) for name in parts[0].registers},
         )
     return torch.cat(parts)
 
@@ -210,8 +218,9 @@ def _times(process: Process, times: Any, steps: Any, grid: Any, grid_options: An
 
 def _start(
     denoiser: Denoiser, shape_or_x: Any, start: float, device: Any, dtype: Any, backend: str | None
-) -> tuple[Callable[[slice, Tensor, Any], Tensor], int, torch.device]:
-    """What gives x at the first time (of some samples, by their random keys), the batch, and the device."""
+) -> tuple[Callable[[slice, Tensor, Any], tuple[Tensor, Any]], int, torch.device]:
+    """What gives x and consts at the first time (of some samples, by their random keys), the batch, and the
+    device."""
     process, start = denoiser.process, float(start)
     if isinstance(shape_or_x, Tensor):
         x = shape_or_x
@@ -220,7 +229,11 @@ def _start(
             raise ValueError(f"dtype={dtype} but x is {x.dtype}; cast x, or leave dtype out")
         if device is not None and x.device != _device(device):
             raise ValueError(f"device={device} but x is on {x.device}; move x, or leave device out")
-        return lambda piece, *_: x[piece] if piece != slice(None) else x, x.shape[0], x.device
+
+        def take(piece: slice, _: Tensor, consts: Any) -> tuple[Tensor, Any]:
+            return x[piece] if piece != slice(None) else x, consts
+
+        return take, x.shape[0], x.device
     shape = _shape(shape_or_x)
     if device is None:
         first = next(denoiser.net.parameters(), None) if isinstance(denoiser.net, torch.nn.Module) else None
@@ -230,19 +243,44 @@ def _start(
     if dtype not in DTYPES:
         raise TypeError(f"dtype must be float32, float16, bfloat16 or float64, got {dtype!r}")
 
+    if isinstance(process, LinearProcess):
+        root = eagerly(process.prior_root)
+
+        def registers(_: slice, rng: Tensor, consts: Any) -> tuple[Tensor, Any]:
+            x, *others = _prior(root, (rng.shape[0], *shape[1:]), rng, dtype, backend)
+            return x, {**dict(zip(process.registers[1:], others, strict=True)), **(consts or {})}
+
+        return registers, shape[0], device
     std = eagerly(process.prior_std, start)
 
-    def draw(_: slice, rng: Tensor, consts: Any) -> Tensor:
+    def draw(_: slice, rng: Tensor, consts: Any) -> tuple[Tensor, Any]:
         x = normal((rng.shape[0], *shape[1:]), rng, 0, INITIAL, dtype=dtype, backend=backend)
         x = x if std == 1 else x.mul_(std)
         c = None if process.const is None else (consts or {}).get(process.const)
         if not isinstance(c, Tensor) or c.device != x.device or c.shape[1:] != x.shape[1:]:
-            return x  # what is missing or wrong is said when the run starts
+            return x, consts  # what is missing or wrong is said when the run starts
         if c.shape[:1] not in ((1,), x.shape[:1]):
-            return x
-        return x + float(process.offset(start)) * c.to(x.dtype)
+            return x, consts
+        return x + float(process.offset(start)) * c.to(x.dtype), consts
 
     return draw, shape[0], device
+
+
+def _prior(root: np.ndarray, shape: Any, rng: Tensor, dtype: torch.dtype, backend: Any) -> list[Tensor]:
+    """All registers of a linear process: root xi, draw k of the initial stream for column k."""
+
+    def xi(k: int, dtype: torch.dtype) -> Tensor:
+        return normal(shape, rng, k, INITIAL, dtype=dtype, backend=backend)
+
+    made, wide = [], torch.float64 if dtype == torch.float64 else torch.float32
+    for k, row in enumerate(root.tolist()):
+        if not any(row[:k]):
+            made.append(xi(k, dtype).mul_(row[k]) if row[k] != 1 else xi(k, dtype))
+        else:
+            A = torch.tensor([row[: k + 1]], dtype=wide, device=rng.device)
+            some = [xi(j, wide) for j in range(k + 1)]
+            made += linear_step(some, A, dtype=dtype, backend=backend)
+    return made
 
 
 def _shape(given: Any) -> torch.Size:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import unknown
+from ..core.linear import LinearProcess
 from ..core.plan import Coefficients, Plan
 from ..noise.seeds import resolve
 from ..ops import _backends
@@ -184,7 +185,7 @@ class Sampler:
             look = {"callback": callback, "check_finite": check_finite, "progress": progress}
             tape = Tape(executor, registers, rng, cond, cond_grad, part, noise, tables, clock)
             run = run_recorded(mode, tape, **look)
-            return self._result(run, trajectory, times)
+            return self._result(run, registers, trajectory, times)
         plain = not (looked_at or progress or check_finite or gradient or stop or start or tables)
         plain = plain and (noise is None or not plan.stochastic)
         with nullcontext() if gradient is not None else torch.no_grad():
@@ -208,15 +209,14 @@ class Sampler:
             if stop is not None:
                 return run.stop(start, stop)
             run.go(start, len(plan.stages))
-        return self._result(run, trajectory, times)
+        return self._result(run, registers, trajectory, times)
 
     @staticmethod
-    def _result(run: Run, trajectory: bool, times: np.ndarray) -> Any:
+    def _result(run: Run, first: Mapping[int, Tensor], trajectory: bool, times: np.ndarray) -> Any:
         plan = run.plan
         out = run.registers[plan.out]
         if trajectory:
-            states = torch.stack([run.registers[0], *(run.states[i] for i in range(plan.visits))])
-            return Trajectory(out, times, states, torch.stack([run.data[i] for i in range(plan.visits)]))
+            return _looked_at(run, first, out, times)
         return out
 
     def capture(
@@ -225,6 +225,8 @@ class Sampler:
         """The whole run as one CUDA graph for x's shape: `graph(x, seeds=...)` replays it. CUDA only."""
         check_x(x)
         check_noise(noise)
+        if consts := [kind[6:] for kind in self.plan.kinds if kind.startswith("const:")]:
+            raise ValueError(f"capture: this plan wants {', '.join(consts)} besides x; a graph takes x alone")
         if not x.is_cuda:
             raise ValueError(f"capture needs a CUDA tensor, got one on {x.device}")
         # an executor of its own: a replay writes into the buffers that it was captured with
@@ -266,6 +268,19 @@ class Sampler:
 
     def __repr__(self) -> str:
         return f"Sampler({self.denoiser!r}, {self.plan!r})"
+
+
+def _looked_at(run: Run, first: Mapping[int, Tensor], x: Tensor, times: np.ndarray) -> Trajectory:
+    """The trajectory of a run, from what it was given first."""
+    process, plan = run.e.denoiser.process, run.plan
+    given = {kind.removeprefix("const:"): first[r] for r, kind in enumerate(plan.kinds) if r in first}
+
+    def states(name: str, start: Tensor) -> Tensor:
+        return torch.stack([start.expand(x.shape), *(run.looked[name][i] for i in range(plan.visits))])
+
+    others = process.registers[1:] if isinstance(process, LinearProcess) else ()
+    data = torch.stack([run.looked["data"][i] for i in range(plan.visits)])
+    return Trajectory(x, times, states("x", first[0]), data, {n: states(n, given[n]) for n in others})
 
 
 def _of_state(state: State, noise: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +26,14 @@ _KINDS = {
 @dataclass(frozen=True)
 class Trajectory:
     """x (B, *): the result. times (N+1,): float64, as visited. states (N+1, B, *): x at each time.
-    data (N, B, *): the newest data prediction of each step."""
+    data (N, B, *): the newest data prediction of each step. registers: what a linear process moves besides x,
+    by name, each (N+1, B, *): v at the end is registers["v"][-1]."""
 
     x: Tensor
     times: np.ndarray
     states: Tensor
     data: Tensor
+    registers: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

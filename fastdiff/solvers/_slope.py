@@ -60,4 +60,6 @@ def along(x: Any, s: Node, t: Node, d: Any) -> Any:
 
 def at_tau(s: Node, tau: Number) -> Node:
     """The node of the same process at tau."""
+    if s.process.kind == "linear":
+        return s.process.node(tau)
     return s.at(log(1 - tau) - log(tau) if s.process.straight == "sum" else -log(tau))

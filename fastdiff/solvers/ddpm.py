@@ -8,7 +8,7 @@
     "learned-range"     log c between both, each element's weight (v + 1) / 2 by the network's second half v
     "learned"           2 log c = v
 
-"small" equals `ddim` with eta = 1 and `dpmpp-2m-sde` of order 1; weak order 1.
+On a linear process "small" is the posterior of all registers, and the only one. It equals `ddim` with eta = 1 and `dpmpp-2m-sde` of order 1 elsewhere; weak order 1.
 
 Source: Ho et al. 2020, arXiv:2006.11239, equation 7; Nichol & Dhariwal 2021, arXiv:2102.09672.
 """
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.math import Number, expm1, log, sqrt
+from ..core.matrix import Matrix
 from ..core.process import Node
 from ..core.solver import Past, Solver, check_choice
 
@@ -27,6 +28,7 @@ VARIANCES = ("small", "large", "learned-range", "learned")
 @dataclass(frozen=True)
 class DDPM(Solver):
     key = "ddpm"
+    kinds = ("gaussian", "linear")
     predicts = "data"
     order = 1
     stochastic = True
@@ -39,10 +41,25 @@ class DDPM(Solver):
         check_choice(self, "variance", VARIANCES)
 
     def step(self, p: Any, s: Node, t: Node, past: Past) -> Past:
+        if s.process.kind == "linear":
+            return self.of_registers(p, s, t)
         return self.jump(p, s, t, -expm1(2 * (s.lam - t.lam)))
 
     def first(self, p: Any, s: Node, t: Node) -> Past:
         return self.jump(p, s, t, 1)  # h = inf
+
+    def last(self, p: Any, s: Node, t: Node, past: Past) -> Past:
+        return self.of_registers(p, s, t) if s.process.kind == "linear" else super().last(p, s, t, past)
+
+    def of_registers(self, p: Any, s: Any, t: Any) -> Past:
+        if self.variance != "small":
+            raise ValueError(f"ddpm on a linear process has variance='small', got {self.variance!r}")
+        x0 = p.model(p.x, s)
+        made = s.process.posterior(s.host, t.host)
+        p.x = Matrix(made.keep) * p.x + Matrix(made.data) * x0
+        if not t.clean:
+            p.x = p.x + Matrix(made.root) * p.noise()
+        return []
 
     def jump(self, p: Any, s: Node, t: Node, fresh: Number) -> Past:
         x0 = p.model(p.x, s)

@@ -3,7 +3,8 @@
     x_t = x_s - (f x_s - g^2 score) dt + g sqrt(dt) xi,      dt = s - t > 0,      f and g at s
 
 Weak order 1, and strong order 1 since the noise is additive. On a straight path it is the rectified SDE
-dx = (2 u + x / (1 - t)) dt + sqrt(2 t / (1 - t)) dW of a flow u.
+dx = (2 u + x / (1 - t)) dt + sqrt(2 t / (1 - t)) dW of a flow u. On a linear
+process f and g are matrices and x is all registers.
 
 Source: Song et al. 2021, arXiv:2011.13456, section 4.1.
 """
@@ -20,6 +21,7 @@ from ..core.solver import Past, Solver
 @dataclass(frozen=True)
 class EM(Solver):
     key = "em"
+    kinds = ("gaussian", "linear")
     predicts = "score"
     order = 1
     stochastic = True

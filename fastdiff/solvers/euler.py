@@ -3,7 +3,7 @@
     x_t / c_t = x_s / c_s + (tau_t - tau_s) d_s
 
 c = alpha, tau = sigma / alpha, d = eps (Karras' sigma); on straight paths c = 1, tau = t, d = eps - x0.
-Without churn it equals `ddim` on every process.
+Without churn it equals `ddim`. On a linear process it is Euler's method in time for all registers.
 
     cfg_pp    x_t = alpha_t x0 + sigma_t eps,      x0 guided, eps of the unconditional half of the guidance
 
@@ -26,6 +26,7 @@ from ._slope import Slope, along
 @dataclass(frozen=True)
 class Euler(Slope):
     key = "euler"
+    kinds = ("gaussian", "linear")
     order = 1
     source = "Karras et al. 2022, arXiv:2206.00364"
 

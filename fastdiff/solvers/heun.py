@@ -3,7 +3,8 @@
     y         = Euler's step from s to t with d_s
     x_t / c_t = x_s / c_s + (tau_t - tau_s) (d_s + d_t(y)) / 2
 
-Order 2 by two network calls a step; the last step to sigma = 0 is Euler's, one call.
+Order 2 by two network calls a step; the last step to sigma = 0 is Euler's, one call. On a linear process it
+is Heun's method in time for all registers.
 
 Source: Karras et al. 2022, arXiv:2206.00364, algorithms 1 and 2.
 """
@@ -20,6 +21,7 @@ from ._slope import Slope, along
 @dataclass(frozen=True)
 class Heun(Slope):
     key = "heun"
+    kinds = ("gaussian", "linear")
     order = 2
     source = "Karras et al. 2022, arXiv:2206.00364"
 

@@ -1,6 +1,7 @@
 """Runge-Kutta methods for the probability flow ODE, of fixed or of adaptive steps.
 
     coordinates "straight"    dy / dtau = d      y = x / c, d the slope: eps, or eps - x0 on straight paths
+                              of a linear process: z over t
     coordinates "time"        dx / dt = u        the flow prediction u = alpha' x0 + sigma' eps
 
     k_i = field(y_s + H sum_j a_ij k_j) at s + c_i H,      y_t = y_s + H sum_i b_i k_i
@@ -31,6 +32,7 @@ from ._tableaus import ORDERS, PAIRS, TABLEAUS
 @dataclass(frozen=True)
 class PFODE(Embedded):
     key = "pf-ode"
+    kinds = ("gaussian", "linear")
     predicts = "flow"
     source = "Song et al. 2021, arXiv:2011.13456"
 

@@ -1,6 +1,6 @@
 """What it takes to test a solver of any key, one that was added today included.
 
-planned()          the keys that have a plan; the others choose their steps while they run
+planned(kind)      the keys that have a plan; the others choose their steps while they run
 variants(key)      the options worth a test: every choice of every field
 Digits             vectors of 60-digit numbers, for formulas run in more digits than float64 has
 exact_mixture      the mixture's data prediction over them
@@ -29,9 +29,9 @@ Row = dict[int, Decimal]
 SAMPLES = {"eta": (0.5, 1.0), "churn": (4.0,), "tau": (0.0, 0.6), "variance": ("large",)}
 
 
-def planned() -> list[str]:
-    """Keys of solvers that by default have a fixed plan of linear stages alone."""
-    return [k for k in solvers.names() if (s := solvers.make(k)).linear and not s.adaptive]
+def planned(kind: str = "gaussian") -> list[str]:
+    """Keys of solvers that by default have a fixed plan of linear stages alone, on processes of a kind."""
+    return [k for k in solvers.names(kind) if (s := solvers.make(k)).linear and not s.adaptive]
 
 
 def variants(key: str) -> list[dict[str, Any]]:

@@ -517,3 +517,15 @@ def test_guidance_of_equal_strength_is_compiled_once() -> None:
     assert one.stages is two.stages and one == two
     assert [p.hooks[0].uncond["y"] for p in (one, two, two.with_trajectory())] == [1, 2, 2]
     assert plan("ddim", vp, times, guidance=CFG(3.0)) != one
+
+
+def test_a_solver_says_which_processes_it_serves() -> None:
+    class Pair(type(VP)):  # type: ignore[misc]
+        kind = "linear"
+
+    with pytest.raises(ValueError, match="'ddim' is for gaussian processes, but .*Pair.* is linear"):
+        plan("ddim", Pair(), [0.9, 0.1])
+    assert "ddim" in solvers.names(kind="gaussian") and "ddim" not in solvers.names(kind="linear")
+    gaussian = [k for k in processes.names() if processes.get(k).kind == "gaussian"]
+    assert processes.names(kind="gaussian") == gaussian and "vp" in gaussian
+    assert set(solvers.names(kind="gaussian")) | set(solvers.names(kind="linear")) == set(solvers.names())

@@ -109,7 +109,7 @@ def test_published_formula(key, options, formula, steps):
     assert times == pytest.approx(formula(steps), rel=1e-11, abs=1e-12)
 
 
-@pytest.mark.parametrize("process", processes.names())
+@pytest.mark.parametrize("process", processes.names(kind="gaussian"))
 @pytest.mark.parametrize("final", ["zero", "sigma_min", "denoise"])
 @pytest.mark.parametrize("key", KEYS)
 def test_promises(key, process, final):
@@ -152,7 +152,7 @@ def test_levels_mean_sigma_over_alpha(key):
     """The same numbers on every process: those of EDM, in sigma / alpha."""
     options = {"sigma_min": 0.03, "sigma_max": 14.0}
     want = grids.make(key, **options).times(P.EDM(), 12)[:-1]
-    for name in processes.names():
+    for name in processes.names(kind="gaussian"):
         process = processes.make(name)
         if process.lam(process.t_max) > -np.log(14.0):
             continue  # OUVE ends at 1.74

@@ -17,7 +17,7 @@ from fastdiff.core.process import processes
 mpmath = pytest.importorskip("mpmath")
 mp = mpmath.mp.clone()
 mp.dps = 90
-KEYS = processes.names()
+KEYS = processes.names(kind="gaussian")
 
 
 # (alpha, sigma) as the papers write them: the many digits make up for every cancellation
@@ -478,7 +478,7 @@ def test_parameters_that_are_no_numbers():
 def test_processes_by_name():
     assert processes.make("vp", beta_min=0.2) == P.VP(0.2) and processes.make("vp-discrete") == P.DiscreteVP()
     assert processes.make("sb-ve") == P.DiffusionBridge.sb_ve()
-    assert processes.make("rectified-flow") == P.FlowMatching() and P.names() == KEYS
+    assert processes.make("rectified-flow") == P.FlowMatching() and P.names(kind="gaussian") == KEYS
     assert {"VP", "EDM", "DiscreteVP"} <= set(dir(P))
     assert processes.make("discrete-vp", betas="cosine") == P.DiscreteVP.cosine()
     with pytest.raises(AttributeError, match="did you mean .*'VPCosine'"):

@@ -105,7 +105,7 @@ def test_dopri5_against_scipy() -> None:
         assert int(got.calls[0]) == 1 + 6 * int(got.steps[0] + got.rejected[0])  # the last is the first
 
 
-@pytest.mark.parametrize("key", processes.names())
+@pytest.mark.parametrize("key", processes.names(kind="gaussian"))
 @pytest.mark.parametrize("predicts", ["noise", "velocity"])
 def test_every_process(key: str, predicts: str) -> None:
     """The probability flow of Gaussian data in closed form, from the process's own start to its t_min; a
@@ -256,7 +256,7 @@ def test_the_state_of_torch_func_and_grad() -> None:
 # what the network is told, guidance, constants
 
 
-@pytest.mark.parametrize("key", processes.names())
+@pytest.mark.parametrize("key", processes.names(kind="gaussian"))
 def test_clock(key: str) -> None:
     """Times of lambdas as the host finds them, and the network's times as a fixed run tells them."""
     process = processes.make(key)

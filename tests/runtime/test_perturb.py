@@ -13,7 +13,7 @@ from torch import Tensor
 import fastdiff as fd
 from fastdiff.core.process import processes
 
-KEYS = processes.names()
+KEYS = processes.names(kind="gaussian")
 
 
 def made(key: str) -> Any:
