@@ -35,12 +35,12 @@ def solvers() -> tuple[list[str], list[list[str]]]:
     from .core.plan import plan
     from .core.process import Process
     from .core.solver import solvers as registry
-    from .processes import VP
+    from .processes import PSLD, VP
     from .runtime.sample import grid
 
     head = ["key", "what", "source", "order", "calls a step", "tensors carried", "draws a step"]
     steps = 30
-    plain: dict[str, Process] = {"gaussian": VP()}
+    plain: dict[str, Process] = {"gaussian": VP(), "linear": PSLD()}
     times = {k: grid(v.default_grid, v, steps=steps, final="sigma_min") for k, v in plain.items()}
     rows = []
     for key in registry.names():

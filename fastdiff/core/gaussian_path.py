@@ -121,7 +121,7 @@ def root_of_sum(*parts: np.ndarray, upper: bool = False) -> np.ndarray:
     one row beside the others keeps half as many more digits than in `root` of the sum."""
     A = np.concatenate(parts, -1)
     A = A[..., ::-1, :] if upper else A
-    R = np.linalg.qr(A.swapaxes(-1, -2), mode="r").swapaxes(-1, -2)
+    R = np.asarray(np.linalg.qr(A.swapaxes(-1, -2), mode="r")).swapaxes(-1, -2)
     diagonal = np.einsum("...ii->...i", R)
     R = np.where(diagonal < 0, -1.0, 1.0)[..., None, :] * R
     return np.ascontiguousarray(R[..., ::-1, ::-1]) if upper else R

@@ -94,9 +94,11 @@ class LinearProcess(Process):
 
     def lam(self, t: Number) -> Number:
         raise ValueError(
-            f"{self!r} has no lambda: it is a linear SDE of the registers {', '.join(self.registers)}; "
-            "take a grid in time: uniform-t, quadratic-t or power-t"
+            f"{self!r} has no alpha, sigma or lambda: it is a linear SDE of the registers "
+            f"{', '.join(self.registers)}; grids in time go with it: uniform-t, quadratic-t, power-t"
         )
+
+    alpha = sigma = dalpha = dsigma = dlam = lam
 
     def time_of(self, lam: Number) -> Number:
         return self.lam(lam)
@@ -145,8 +147,9 @@ class LinearProcess(Process):
         return posterior(near._replace(Phi=near.Phi[:, list(self.system.data)]), self.along(t, s))
 
     def implicit(self, s: float, t: float, by: str = "cholesky") -> tuple[np.ndarray, np.ndarray]:
-        """(keep, data) of z_t = m_t + R_t R_s^{-1} (z_s - m_s), m = Phi x_0: the flow for data at one point, were
-        R the root that solves dR/dt = (F + G G^T Sigma^{-1} / 2) R ("pf"); or with the triangular one."""
+        """(keep, data) of z_t = m_t + R_t R_s^{-1} (z_s - m_s), m = Phi x_0. With the R that solves dR/dt =
+        (F + G G^T Sigma^{-1} / 2) R (by="pf") it is the probability flow of data at one point; with the
+        triangular root it is another flow of the same marginals."""
         near, far = (self.marginal(v) for v in (t, s))
         if by == "cholesky" or t == self.t_zero:
             keep = self.spread(t) @ np.linalg.inv(self.spread(s))
@@ -225,8 +228,8 @@ class LinearProcess(Process):
             points = [p for p in ("predict", "noise", "state", "population", "route") if hook.acts(p)]
             if points:
                 raise ValueError(
-                    f"{type(hook).__name__} acts at {', '.join(points)}; on {self!r} hooks of conditions alone "
-                    "act (fd.guidance.CFG)"
+                    f"{type(hook).__name__} acts at {', '.join(points)}; on {self!r} only hooks of "
+                    "conditions act (fd.guidance.CFG)"
                 )
 
 

@@ -148,8 +148,9 @@ class LinearSDE(PhaseSpace):
             return super().along(s, t, change)
         pairs = np.stack(np.broadcast_arrays(s, t), -1).astype(np.float64)
         each, where = np.unique(pairs.reshape(-1, 2), axis=0, return_inverse=True)
-        some = [self._walk(*pair, change) for pair in each.tolist()]
-        return Motion(*(np.stack(m)[where.reshape(pairs.shape[:-1])] for m in zip(*some, strict=True)))
+        some = [self._walk(a, b, change) for a, b in each.tolist()]
+        Phi, Q = (np.stack(m)[where.reshape(pairs.shape[:-1])] for m in zip(*some, strict=True))
+        return Motion(Phi, Q)
 
     def _walk(self, s: float, t: float, change: Change | None) -> Motion:
         if s == t:

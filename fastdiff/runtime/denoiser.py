@@ -94,10 +94,10 @@ class Denoiser:
         elif time not in TIMES:
             raise unknown("time", time, TIMES)
         if isinstance(process, LinearProcess):
-            process.check(str(predicts), ())
             for name, value in (("precondition", precondition), ("variance", variance)):
                 if value is not None:
                     raise ValueError(f"Denoiser: {name}={value!r} does not go with {process!r}")
+            process.check(str(predicts), ())
             if isinstance(time, str) and time != "t":
                 raise ValueError(f'Denoiser: time={time!r}, but {process!r} has t alone, or ("index", N)')
         if x_dtype is not None and x_dtype not in DTYPES:

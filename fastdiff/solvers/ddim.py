@@ -5,9 +5,11 @@
 
 eta = 0: the first-order exponential step of the probability flow; eta = 1: the posterior of DDPM.
 reproject=False keeps the network's own eps where a hook (a threshold) bent x0, as diffusers does by default.
-On a linear process z_t = m_t + R_t R_s^{-1} (z_s - m_s), m = Phi x0, R the triangular root of the covariance or
-(root="pf") the one by which it is exact for data at one point; eta = 1 is `ddpm` there, nothing lies between.
 Equals `euler-a` with the same eta, `euler` at eta = 0, `ddpm` at eta = 1; weak order 1.
+
+On a linear process z_t = m_t + R_t R_s^{-1} (z_s - m_s), m = Phi x0, by the triangular root of the covariance
+(a flow of the right marginals), or root="pf" (the probability flow, exact for data at one point). eta = 1 is
+`ddpm` there; nothing lies between.
 
 Source: Song et al. 2021, arXiv:2010.02502, equations 12 and 16.
 """

@@ -8,7 +8,8 @@
     "learned-range"     log c between both, each element's weight (v + 1) / 2 by the network's second half v
     "learned"           2 log c = v
 
-On a linear process "small" is the posterior of all registers, and the only one. It equals `ddim` with eta = 1 and `dpmpp-2m-sde` of order 1 elsewhere; weak order 1.
+"small" equals `ddim` with eta = 1 and `dpmpp-2m-sde` of order 1; weak order 1. On a linear process it is the
+posterior of all registers, and the only choice.
 
 Source: Ho et al. 2020, arXiv:2006.11239, equation 7; Nichol & Dhariwal 2021, arXiv:2102.09672.
 """

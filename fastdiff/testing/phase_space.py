@@ -74,8 +74,8 @@ class PhaseMixture:
         if predicts == "data":
             return [data]
         if predicts == "noise":
-            R = self._known[float(t)][4]
-            score = [-sum(float(R[j, k]) * s for j, s in enumerate(score)) for k in range(len(score))]  # type: ignore[misc]
+            R = torch.from_numpy(self._known[float(t)][4])
+            score = list(-torch.tensordot(R.T, torch.stack(score), 1))
         return [score[k] for k in self.process.scored]
 
     def net(self, predicts: str = "noise") -> Callable[..., Any]:

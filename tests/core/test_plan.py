@@ -523,9 +523,9 @@ def test_a_solver_says_which_processes_it_serves() -> None:
     class Pair(type(VP)):  # type: ignore[misc]
         kind = "linear"
 
-    with pytest.raises(ValueError, match="'ddim' is for gaussian processes, but .*Pair.* is linear"):
-        plan("ddim", Pair(), [0.9, 0.1])
-    assert "ddim" in solvers.names(kind="gaussian") and "ddim" not in solvers.names(kind="linear")
+    with pytest.raises(ValueError, match="'unipc' is for gaussian processes, but .*Pair.* is linear"):
+        plan("unipc", Pair(), [0.9, 0.1])
+    assert "unipc" in solvers.names(kind="gaussian") and "unipc" not in solvers.names(kind="linear")
     gaussian = [k for k in processes.names() if processes.get(k).kind == "gaussian"]
     assert processes.names(kind="gaussian") == gaussian and "vp" in gaussian
     assert set(solvers.names(kind="gaussian")) | set(solvers.names(kind="linear")) == set(solvers.names())
