@@ -1,8 +1,10 @@
-"""Fitting the sampler to the network before sampling: where its steps should lie, and where it should
-start."""
+"""Fitting the sampler to the network before sampling: where its steps should lie, where it should start, and
+the numbers of its steps."""
 
 from ..core.statistics import ModelStatistics
 from .ays import ays
+from .bespoke import bespoke
+from .fit import fit
 from .gits import gits
 from .horizon import horizon, prior_gap
 from .model_statistics import model_statistics
@@ -12,6 +14,8 @@ __all__ = [
     "Found",
     "ModelStatistics",
     "ays",
+    "bespoke",
+    "fit",
     "gits",
     "horizon",
     "model_statistics",
