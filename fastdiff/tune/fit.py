@@ -198,7 +198,7 @@ class _Tables:
 
 def _complement(V: Tensor, made: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The projection off V's columns, in units of what is read and written."""
-    reads, writes = (v.detach().abs().amax(1) for v in (V, made))
+    reads, writes = (v.abs().amax(1) for v in (V, made))
     reads, writes = (torch.where(v > 0, v, 1.0) for v in (reads, writes))
     U = V / reads[:, None]
     P = torch.eye(len(U), dtype=U.dtype) - U @ torch.linalg.pinv(U, rtol=FREE)

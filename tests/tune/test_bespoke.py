@@ -84,7 +84,7 @@ def test_before_training_it_is_euler_and_the_midpoint_rule(order: int) -> None:
 def test_any_smooth_change_keeps_the_order(order: int) -> None:
     """tau(r) = 0.9 - 0.8 (r + sin(2 pi r) / 16), s(r) = e^{sin(r)}, with their derivatives at the steps'
     beginnings and middles: the published consistency."""
-    x, errors, steps = starts(FLOW, 4, 32), [], ((160, 320) if order == 1 else (40, 80))
+    x, errors, steps = starts(FLOW, 4, 32), [], (40, 80)
     exact = pf_ode(MIXTURE, FLOW, x, 0.9, 0.1)
 
     def tau(r: np.ndarray) -> np.ndarray:
@@ -106,7 +106,7 @@ def test_any_smooth_change_keeps_the_order(order: int) -> None:
         times = tau(np.arange(n + 1) / n)  # on straight paths tau is the time
         table = np.stack(columns, 1).tolist()
         made = fd.plan("bespoke", FLOW, times, predicts="flow", order=order, table=table)
-        errors.append(float((fd.Sampler(denoiser_of(FLOW), made)(x) - exact).abs().max()))
+        errors.append(float((fd.Sampler(denoiser_of(FLOW), made)(x) - exact).square().mean()) ** 0.5)
     assert abs(order_of(errors, steps) - order) < 0.1
 
 
