@@ -12,7 +12,7 @@ With d the slope dy / dtau, D = tau_t - tau_s, and numbers of each step
 Without a table it is Euler's method or the midpoint rule. Any smooth s and tau keep the order: a whole family
 of paths and solvers, out of which `fd.tune.bespoke` takes the one that suits a network.
 
-Source: Shaul et al. 2024, arXiv:2310.19075.
+Source: Shaul et al. 2023, arXiv:2310.19075.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Bespoke(Solver):
 
     key = "bespoke"
     predicts = "slope"
-    source = "Shaul et al. 2024, arXiv:2310.19075"
+    source = "Shaul et al. 2023, arXiv:2310.19075"
 
     order: Literal[1, 2] = 2
     table: Any = ()

@@ -4,9 +4,11 @@ the numbers of its steps."""
 from ..core.statistics import ModelStatistics
 from .ays import ays
 from .bespoke import bespoke
+from .d_ode import d_ode
 from .fit import fit
 from .gits import gits
 from .horizon import horizon, prior_gap
+from .iia import iia
 from .model_statistics import model_statistics
 from .search_initial_noise import Found, search_initial_noise
 
@@ -15,9 +17,11 @@ __all__ = [
     "ModelStatistics",
     "ays",
     "bespoke",
+    "d_ode",
     "fit",
     "gits",
     "horizon",
+    "iia",
     "model_statistics",
     "prior_gap",
     "search_initial_noise",

@@ -10,7 +10,7 @@ the path is the cubic with their slopes, which gives the derivative in tau_i too
 It starts from Euler's method or the midpoint rule on the grid, and what is kept is the best on samples held
 out: those rules themselves where nothing is better.
 
-Source: Shaul et al. 2024, arXiv:2310.19075; the loss of the whole run is ours.
+Source: Shaul et al. 2023, arXiv:2310.19075; the loss of the whole run is ours.
 """
 
 from __future__ import annotations
