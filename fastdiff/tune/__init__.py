@@ -10,6 +10,7 @@ from .gits import gits
 from .horizon import horizon, prior_gap
 from .iia import iia
 from .model_statistics import model_statistics
+from .s3_search import s3_search
 from .search_initial_noise import Found, search_initial_noise
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "iia",
     "model_statistics",
     "prior_gap",
+    "s3_search",
     "search_initial_noise",
 ]
