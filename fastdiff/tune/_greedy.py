@@ -110,9 +110,7 @@ def greedy(
 
     def of(rows: Sequence[Sequence[float]]) -> Plan:
         solver = build(recipe.solver, tuple(map(tuple, rows)))
-        return make_plan(
-            solver, recipe.process, plan.times, predicts=recipe.predicts, hooks=recipe.hooks
-        )
+        return make_plan(solver, recipe.process, plan.times, predicts=recipe.predicts, hooks=recipe.hooks)
 
     def states(rows: Sequence[Sequence[float]], index: Tensor = learnt) -> Tensor:
         made = Sampler(denoiser, of(rows))(

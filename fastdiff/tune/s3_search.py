@@ -181,7 +181,7 @@ class _Space:
         """The unmixed ones, then others at random."""
         spread = [range(len(v)) if n in UNMIXED else (0,) for n, v in self.choices.items()]
         found = [(*(one * self.steps), g) for g in range(len(self.grids)) for one in product(*spread)]
-        made = dict.fromkeys(found[:count])
+        made: dict[Genes, None] = dict.fromkeys(found[:count])
         for _ in range(20 * count):
             if len(made) >= count:
                 break
