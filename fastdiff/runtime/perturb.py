@@ -1,7 +1,7 @@
 """perturb: x_t = alpha(t) x0 + sigma(t) xi for a batch, each sample at its own time.
 
-The op of the same name with the process's coefficients; xi comes from the training stream. A linear process gives
-all its registers, z_t = Phi z_0 + R xi, with a column of the training noise for each.
+The op of the same name with the process's coefficients; xi comes from the training stream. A linear process
+gives all its registers, z_t = Phi z_0 + R xi, with a column of the training noise for each.
 """
 
 from __future__ import annotations
