@@ -45,7 +45,7 @@ EVERY = {
 MIXTURE = GaussianMixture([0.3, 0.7], [-1.0, 1.5], [0.3, 0.5])
 M0, S0 = 0.7, 0.4
 START, END = 1.0, 0.05
-REFUSED = {"eta", "reproject", "churn", "variance"}  # options that say nothing here
+REFUSED = {"eta", "reproject", "churn", "variance", "cfg_pp"}  # options that say nothing here
 CASES = [
     pytest.param(k, o, id=f"{k}-{'-'.join(f'{n}={v}' for n, v in o.items()) or 'default'}")
     for k in planned("linear")
