@@ -42,7 +42,7 @@ def trained(
     called = [k for k, s in enumerate(stages) if s.call is not None]
     for k, t in zip(called, coefficients.times, strict=True):
         if times[k] is not None:
-            times[k] = _clock(e.denoiser, t, like)
+            times[k] = clock(e.denoiser, t, like)
     return tables, times
 
 
@@ -59,7 +59,7 @@ def _table(rows: Any, device: torch.device, batch: int) -> Tensor:
     return torch.stack([torch.stack(row, -1) for row in made], -2)
 
 
-def _clock(denoiser: Denoiser, t: Any, like: Tensor) -> Tensor:
+def clock(denoiser: Denoiser, t: Any, like: Tensor) -> Tensor:
     """What the network is given at time t, differentiable where t is; an index is a whole number, so it is
     not."""
     if not isinstance(t, Tensor) or isinstance(denoiser.time, tuple):
