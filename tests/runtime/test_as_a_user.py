@@ -83,7 +83,7 @@ def test_one_step(exact: fd.Denoiser) -> None:
     x = torch.randn(5, 2)
     for solver in planned():
         if solver in ("edict", "bespoke"):
-            continue  # the one's second chain is stepped by the first one's result; a midpoint of the other's own
+            continue  # a second chain that the first one's result steps; a midpoint of its own
         got = fd.sample(exact, x, solver=solver, steps=1, grid="uniform-t", seeds=0)
         torch.testing.assert_close(
             got, exact(x, 1.0), rtol=1e-3, atol=1e-3, msg=lambda m, s=solver: f"{s}: {m}"
