@@ -23,13 +23,16 @@ import torch
 
 from ...core.math import Number, exp, expm1, gauss_legendre, log, plain, sqrt
 from ...core.process import Node
-from ...core.solver import Past, check_range
+from ...core.solver import Past, Solver, check_range
 from ...processes.vp import VP
 from ...solvers._exponential import Noisy, adams, below, fresh, from_noise, midpoint, singlestep
 from ...solvers._slope import along, at_tau
 from ...solvers.deis import DEIS, integrals_in_time
 from ...solvers.er_sde import ERSDE
+from ...solvers.ipndm import IPNDM
+from ...solvers.ipndm_v import IPNDMV
 from ...solvers.lcm import LCM
+from ...solvers.lms import LMS
 from ...solvers.sa_solver import SASolver
 
 
@@ -213,7 +216,7 @@ class SA(SASolver):
     def stochastic(self) -> bool:  # type: ignore[override]
         return any(self.taus) and self.s_noise > 0
 
-    def limit(self, step: int, steps: int) -> int:
+    def limit(self, step: int, steps: int, clean: bool = False) -> int:
         return max(self.predictor, self.corrector - 1)
 
     def step(self, p: Any, s: Node, t: Node, past: Past) -> Past:
@@ -282,8 +285,32 @@ def _training() -> VP:
     return Fitted(beta_min=float(top - rise / 2), beta_max=float(top + rise / 2))
 
 
+class ToData(Solver):
+    """Public code goes to sigma = 0 by the data prediction, also where a method's own weights are finite
+    there."""
+
+    def last(self, p: Any, s: Node, t: Node, past: Past) -> Past:
+        return Solver.last(self, p, s, t, past)
+
+
+class LMSToData(ToData, LMS):
+    pass
+
+
+class IPNDMToData(ToData, IPNDM):
+    pass
+
+
+class IPNDMVToData(ToData, IPNDMV):
+    pass
+
+
+class DEISToData(ToData, DEIS):
+    pass
+
+
 @dataclass(frozen=True)
-class Tab(DEIS):
+class Tab(DEISToData):
     """DEIS in the time of a VP process. legacy=True integrates by sums of 10000 points, the last of which
     stands at the end, as public code does."""
 

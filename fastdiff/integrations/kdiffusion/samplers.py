@@ -14,8 +14,22 @@ import torch
 from torch import Tensor
 
 from ...core.solver import Solver, solvers
+from ...solvers._adams import Adams
 from . import cfg_pp
-from .formulas import DPM2RF, ER, SA, SDE, Consistent, DPMpp2SRF, Seeds, Tab
+from .formulas import (
+    DPM2RF,
+    ER,
+    SA,
+    SDE,
+    Consistent,
+    DEISToData,
+    DPMpp2SRF,
+    IPNDMToData,
+    IPNDMVToData,
+    LMSToData,
+    Seeds,
+    Tab,
+)
 from .run import check_arguments, is_flow, levels_of, process_of, run, sampling_of
 
 COMMON = {"extra_args": None, "callback": None, "disable": None}
@@ -181,12 +195,12 @@ sample_lcm = sampler("lcm", _lcm, LCM, aware=True)
 # linear multistep
 
 
-def _adams(key: str, option: str) -> Callable[[SimpleNamespace], Solver]:
-    return lambda o: make(key, order=getattr(o, option), lower_order_final="never")
+def _adams(rule: type[Adams], option: str) -> Callable[[SimpleNamespace], Solver]:
+    return lambda o: rule(order=getattr(o, option), lower_order_final="never")
 
 
 def _lms(o: SimpleNamespace) -> Solver:
-    return make("lms", order=o.order, legacy=True) if o.legacy else _adams("lms", "order")(o)
+    return make("lms", order=o.order, legacy=True) if o.legacy else _adams(LMSToData, "order")(o)
 
 
 def _deis(o: SimpleNamespace) -> Solver:
@@ -194,7 +208,7 @@ def _deis(o: SimpleNamespace) -> Solver:
     if o.deis_mode == "tab":
         return Tab(**options, legacy=o.legacy)
     if o.deis_mode == "rhoab":
-        return make("deis", variant="rhoab", **options)
+        return DEISToData(variant="rhoab", **options)
     raise ValueError(f"sample_deis: deis_mode must be 'tab' or 'rhoab', got {o.deis_mode!r}")
 
 
@@ -209,8 +223,8 @@ def _bh2(o: SimpleNamespace) -> Solver:
 
 
 sample_lms = sampler("lms", _lms, {"order": 4})
-sample_ipndm = sampler("ipndm", _adams("ipndm", "max_order"), {"max_order": 4})
-sample_ipndm_v = sampler("ipndm_v", _adams("ipndm-v", "max_order"), {"max_order": 4})
+sample_ipndm = sampler("ipndm", _adams(IPNDMToData, "max_order"), {"max_order": 4})
+sample_ipndm_v = sampler("ipndm_v", _adams(IPNDMVToData, "max_order"), {"max_order": 4})
 sample_deis = sampler("deis", _deis, {"max_order": 3, "deis_mode": "tab"})
 sample_unipc = sampler("unipc", _unipc, {"variant": "bh1"})
 sample_unipc_bh2 = sampler("unipc_bh2", _bh2)
