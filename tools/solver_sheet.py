@@ -62,7 +62,7 @@ error on a
 PHASE = """## Several registers
 
 Of PSLD with nu = 3.75, gamma = 0.25 and beta from 0.1 to 8, on equal steps of time from 1 to 0.05; the errors
-are those of x, from 121 pairs (x, v). `ddim` goes by another flow of the same marginals: it is measured as
+are those of x, from 25 pairs (x, v). `ddim` goes by another flow of the same marginals: it is measured as
 the stochastic ones are. Bytes are those of both registers.
 
 """
@@ -122,7 +122,7 @@ def row(key: str) -> list[str]:
 @lru_cache
 def phase_problem() -> tuple[PhaseMixture, list[torch.Tensor], Any]:
     """The mixture, starts (x, v) at t = 1, and x at 0.05 of the probability flow."""
-    oracle, line = PhaseMixture(MIXTURE, PSLD), torch.linspace(-2.5, 2.5, 11, dtype=torch.float64)
+    oracle, line = PhaseMixture(MIXTURE, PSLD), torch.linspace(-2, 2, 5, dtype=torch.float64)
     z = [a.reshape(-1) for a in torch.meshgrid(line, line * PSLD.mass**0.5, indexing="ij")]
     return oracle, z, oracle.flow(z, 1.0, 0.05)[0]
 

@@ -1,4 +1,4 @@
-"""OBA: damping and noise exactly, then v, then x: a splitting of the reverse SDE.
+"""OBA splitting of the reverse SDE: damping and noise exactly, then v, then x.
 
     O    z <- e^{D dt} z + noise, the exact Ornstein-Uhlenbeck step of D = diag(F) < 0 and G
     B    v <- v + dt (N score - (F + D) z)_v           N = G G^T, all at s
