@@ -8,7 +8,19 @@ from typing import Any
 
 from ._case import Row
 
-HEAD = ("case", "dtype", "shape", "threads", "ours_us", "peer", "peer_us", "ratio", "of_floor")
+HEAD = (
+    "case",
+    "dtype",
+    "shape",
+    "threads",
+    "ours_us",
+    "peer",
+    "peer_us",
+    "ratio",
+    "of_floor",
+    "peak_mb",
+    "error",
+)
 Results = Mapping[str, list[Row]]
 
 
@@ -119,7 +131,15 @@ def plot(path: Path, results: Results) -> None:
 
 
 def key(suite: str, row: Row) -> tuple[Any, ...]:
-    return (suite, row["case"], tuple(row["shape"]), row.get("dtype"), row.get("threads"), row.get("along"))
+    return (
+        suite,
+        row["case"],
+        tuple(row["shape"]),
+        row.get("dtype"),
+        row.get("threads"),
+        row.get("along"),
+        row.get("steps"),
+    )
 
 
 def compared(old: Results, new: Results, worse: float = 1.15) -> list[str]:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 import fastdiff as fd
 from fastdiff.core.direct import Direct
+
+from ._case import Scale
 
 SHAPE, STEPS = (4, 4, 64, 64), 50
 CASES: dict[str, tuple[str, Any]] = {  # solver, mode; "naive" is autograd through the formula
@@ -37,11 +39,7 @@ CASES: dict[str, tuple[str, Any]] = {  # solver, mode; "naive" is autograd throu
     "naive bdia": ("bdia", "naive"),
     "reversible bdia": ("bdia", "reversible"),
 }  # fmt: skip
-QUICK = {
-    "shape": (2, 4, 16, 16),
-    "steps": 10,
-    "cases": ("naive", "checkpoint", "adjoint 2", "reversible bdia"),
-}
+QUICK = ("naive", "checkpoint", "adjoint 2", "naive bdia", "reversible bdia")
 
 
 class Net(nn.Module):
@@ -97,8 +95,8 @@ def one(case: str, shape: tuple[int, ...], steps: int, file: str) -> dict[str, A
     slopes(case, (1, shape[1], 8, 8), 3, torch.float32)  # libraries are loaded, plans not yet made
     before, start = peak(), time.process_time()
     found = slopes(case, shape, steps, torch.float32)
-    row = {"case": case, "shape": list(shape), "steps": steps, "ms": 1e3 * (time.process_time() - start),
-           "peak_mb": peak() - before}  # fmt: skip
+    row = {"case": case, "shape": list(shape), "dtype": "float32", "threads": 1, "steps": steps}
+    row |= {"ours_us": 1e6 * (time.process_time() - start), "peak_mb": peak() - before}
     if Path(file).exists():
         exact = torch.load(file)
         row["error"] = float((found - exact).norm() / exact.norm())
@@ -110,52 +108,32 @@ def peak() -> float:
 
 
 def alone(*given: Any) -> dict[str, Any]:
-    command = [sys.executable, str(Path(__file__).resolve()), json.dumps(given)]
+    command = [sys.executable, "-m", "bench.gradient", json.dumps(given)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def run(
-    shape: tuple[int, ...] = SHAPE,
-    steps: int = STEPS,
-    cases: Sequence[str] = tuple(CASES),
-    exact: bool = True,
-) -> list[dict]:
-    rows: list[dict] = []
+def rows(scale: Scale) -> Iterator[dict[str, Any]]:
+    """peer: autograd through the same formula."""
+    shape, steps = ((2, 4, 16, 16), 10) if scale.quick else (SHAPE, STEPS)
     base: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for case in cases:
+        for case in QUICK if scale.quick else CASES:
             solver, mode = CASES[case]
             file = f"{folder}/{solver}.pt"
-            if exact and not Path(file).exists():
+            if not Path(file).exists():
                 origin = next(k for k, v in CASES.items() if v == (solver, "naive"))
                 alone(f"exact {origin}", shape, steps, file)
             row = alone(case, shape, steps, file)
             if mode == "naive":
                 base[solver] = row
             elif solver in base:
-                row["of_naive_time"] = row["ms"] / base[solver]["ms"]
-                row["of_naive_memory"] = row["peak_mb"] / base[solver]["peak_mb"]
-            rows.append(row)
-            print(end=".", flush=True)
-    return rows
+                row |= {"peer": "autograd", "peer_us": base[solver]["ours_us"]}
+                row |= {"ratio": row["peer_us"] / row["ours_us"]}
+                row |= {"of_peer_memory": row["peak_mb"] / base[solver]["peak_mb"]}
+            yield row
 
-
-def constant() -> list[dict]:
-    """Memory against the number of steps."""
-    cases = ("checkpoint", "checkpoint memory=4", "adjoint 2", "reversible bdia")
-    return [row for steps in (50, 200) for row in run(SHAPE, steps, cases, exact=False)]
-
-
-ALSO = ("constant",)
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        case, shape, steps, file = json.loads(sys.argv[1])
-        print(json.dumps(one(case, tuple(shape), steps, file)))
-    else:
-        for row in [*run(), *constant()]:
-            shown = (
-                f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items() if k != "shape"
-            )
-            print("  ".join(shown), flush=True)
+    case, shape, steps, file = json.loads(sys.argv[1])
+    print(json.dumps(one(case, tuple(shape), steps, file)))
