@@ -65,7 +65,7 @@ class CFG(Hook):
         return self.interval[0] < rho <= self.interval[1]
 
     def weights(self, node: Any, step: int) -> Sequence[Number]:
-        scale = plain(self.scale) if isinstance(node.alpha, Real) else self.scale
+        scale = plain(self.scale) if isinstance(node.t, Real) else self.scale
         return scale, 1 - scale
 
     def inputs(self, ctx: Any) -> Sequence[dict[str, Any]]:

@@ -112,7 +112,7 @@ def test_a_nonlinear_process_at_the_door() -> None:
     process = fd.processes.NonlinearSDE(OU, lambda x, t: x - x**3)
     denoiser = fd.Denoiser(lambda x, t: -x, process, predicts="score")
     for key in ("ddim", "ggf", "restart"):
-        with pytest.raises(ValueError, match=f"'{key}' steps gaussian processes.*nonlinear"):
+        with pytest.raises(ValueError, match=f"'{key}' is for gaussian.*nonlinear"):
             fd.sample(denoiser, X, solver=key)
     with pytest.raises(ValueError, match="span=None wants a linear process"):
         fd.sample(denoiser, X, solver="rd-ddim", span=None)
