@@ -88,7 +88,8 @@ def _run(
     chosen = _backends.choose("brownian", backend, rng.device.type)
     if coefs is not None:
         coefs = coefs.contiguous() if chosen == "cpu" else _own_rows(coefs, at, depth, K)
-    out = [torch.empty((K, *shape), dtype=dtype, device=rng.device) for _ in range(1 + levy)]
+    like = {"dtype": dtype, "device": rng.device}
+    out = [_backends.roomy(torch.empty((K, *shape), **like)) for _ in range(1 + levy)]
     kernel = _backends.kernel(chosen, "brownian_")
     kernel(
         out,

@@ -156,7 +156,7 @@ def _run(
     backend: str | None = None,
 ) -> list[Tensor]:
     out = _fake(pred, var, x0, xt, C, bin, w, half, mean, by_pred, by_var)
-    rest = iter(out[1:])
+    rest = iter([_backends.roomy(t) for t in out[1:]])
     kernel = _backends.kernel(_backends.choose("gaussian_kl", backend, pred.device.type), "gaussian_kl_")
     kernel(
         pred.contiguous(),

@@ -219,6 +219,7 @@ def _run(
             pass
     dtype = checked(pred, T, C, w, mask, rng, draw, stream, rho, c, mean, slope)
     out = _outputs(pred, dtype, slope)
+    _backends.roomy(out[-1])
     kernel = _backends.kernel(
         _backends.choose("regression_loss", backend, pred.device.type), "regression_loss_"
     )

@@ -23,8 +23,6 @@ from .context import Place
 from .denoiser import Denoiser
 from .noise import Source, walk_of
 
-HUGE = 4 << 20  # bytes from which a tensor gets pages of 2 MiB
-
 
 class Tables:
     """What a plan alone decides. Every executor of the plan shares it."""
@@ -223,10 +221,7 @@ class Executor:
 
     def fresh(self) -> Tensor:
         """A tensor like x that nothing has been written to."""
-        t = torch.empty(self.shape, dtype=self.dtype, device=self.device)
-        if self.device.type == "cpu" and t.nbytes >= HUGE and type(t) is Tensor:
-            _C.huge_pages(t)
-        return t
+        return _backends.roomy(torch.empty(self.shape, dtype=self.dtype, device=self.device))
 
     def take_buffers(self) -> dict[int, Tensor]:
         try:

@@ -87,7 +87,6 @@ SAME: list[Any] = [
     ("seeds", {"order": 1, "eta": 0.0}, "ddim", {}),
     ("seeds", {"order": 2, "eta": 0.0}, "dpmpp-2s", {}),
     ("seeds", {"order": 3, "eta": 0.0}, "dpmpp-3s", {}),
-    ("seeds", {"order": 2, "eta": 0.4, "s_noise": 1.1}, "dpmpp-sde", {"eta": 0.4, "s_noise": 1.1}),
     ("sa-solver", {**SDE, "tau": 0.0}, "ddim", {}),
     ("sa-solver", {**SDE, "tau": 1.0}, "ddpm", {}),
     ("sa-solver", {**SDE, "tau": (1.0, 0.0, 1e9)}, "ddpm", {}),
@@ -334,6 +333,8 @@ def test_variance_errors_known() -> None:
     [
         ("dpmpp-3m-sde", {}, 1.9, 2.25),
         ("dpmpp-3m-sde", {"legacy": True}, 1.9, 2.15),
+        ("dpmpp-sde", {}, 1.85, 2.15),
+        ("dpmpp-sde", {"eta": 0.5}, 1.85, 2.15),
         ("dpmpp-sde", {"legacy": True}, 1.85, 2.15),
         ("dpmpp-sde", {"legacy": True, "eta": 0.5}, 1.85, 2.15),
         ("seeds", {"order": 3}, 1.75, 2.1),

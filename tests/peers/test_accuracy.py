@@ -11,9 +11,8 @@ Not compared, with figures. Third orders of the exponential kind on other grids 
 halved in its third difference, loses by 2.5 to 4): down to sigma = 0 the last step is of order 1 in both and
 its own error, 1.4e-3 from sigma = 0.02 on, is most of what is left at 100 calls; and where steps grow, the
 halved weight damps what a true third order extrapolates (`dpm-3m` at 100 calls on Karras' levels to 0.02:
-9.5e-4, theirs 2.7e-4). `deis` in time against theirs in log rho on Karras' levels for VP: 9.0e-3 and 7.4e-3
-at 50 calls. The law of `dpmpp-sde`: the SDE's own increments in its two halves give a distance of 3.6e-3 at
-50 calls and 9.4e-4 at 100, k-diffusion's correlated otherwise 1.4e-3 and 3.0e-4.
+9.5e-4, theirs 2.7e-4). `deis` in time against theirs in log rho on
+their Karras levels for VP: 9.0e-3 and 7.4e-3 at 50 calls (`variant="rhoab"`: 5.9e-3).
 """
 
 from __future__ import annotations
@@ -202,6 +201,7 @@ LAWS: list[Any] = [
     ("sample_euler_ancestral", "euler-a", 1),
     ("sample_dpm_2_ancestral", "dpm2-a", 2),
     ("sample_dpmpp_2s_ancestral", "dpmpp-2s-a", 2),
+    ("sample_dpmpp_sde", "dpmpp-sde", 2),
     ("sample_dpmpp_2m_sde", "dpmpp-2m-sde", 1),
     ("sample_dpmpp_3m_sde", "dpmpp-3m-sde", 1),
 ]
