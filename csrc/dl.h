@@ -26,12 +26,20 @@ struct Tensor {
   uint64_t byte_offset;
 };
 
+struct Managed {
+  uint32_t major, minor;
+  void* context;
+  void (*deleter)(Managed*);
+  uint64_t flags;
+  Tensor tensor;
+};
+
 struct Table {
   uint32_t major, minor;
   void* previous;
   void* allocate;
   void* managed_from;
-  void* managed_to;
+  int (*managed_to)(Managed* tensor, void** py_object);
   int (*borrow)(void* py_object, Tensor* out);
   int (*stream)(int32_t device_type, int32_t device_index, void** out);
 };
@@ -57,7 +65,7 @@ inline void bind(const py::object& type) {
   const py::object capsule = type.attr("__dlpack_c_exchange_api__");
   const auto* table = static_cast<const Table*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
   if (!table) throw py::error_already_set();
-  if (table->major != 1 || !table->borrow)
+  if (table->major != 1 || !table->borrow || !table->managed_to)
     throw std::invalid_argument("bind: this torch speaks DLPack " + std::to_string(table->major) +
                                 "; fastdiff knows 1");
   bound() = {table, reinterpret_cast<PyTypeObject*>(type.inc_ref().ptr())};

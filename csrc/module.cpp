@@ -1,11 +1,10 @@
 // fastdiff._C: the CPU kernels. Does not link torch.
 #include <pybind11/stl.h>
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include <memory>
 #include "bind_sums.h"
 #include "core/philox.h"
 #include "cpu/dispatch.h"
+#include "cpu/warm.h"
 #include "program.h"
 
 namespace py = pybind11;
@@ -60,14 +59,36 @@ void error_norm(py::handle E, py::handle C, py::handle a, py::handle b, double a
 }
 
 // Ask for huge pages under a fresh tensor: touching 256 MiB in pages of 4 KiB costs more than ten steps over it
-void huge_pages(py::handle t) {
-#ifdef MADV_HUGEPAGE
-  const fd::dl::View v = fd::dl::view(t, {"huge_pages", "t"});
-  constexpr uintptr_t kPage = 2 << 20;
-  const uintptr_t from = reinterpret_cast<uintptr_t>(v.data), to = from + static_cast<uintptr_t>(v.bytes());
-  const uintptr_t first = (from + kPage - 1) & ~(kPage - 1), last = to & ~(kPage - 1);
-  if (v.device == fd::dl::kCpu && first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#endif
+// A tensor of a shape on memory that may have served before
+struct Fresh {
+  fd::dl::Managed managed{};
+  fd::cpu::Block block;
+  std::vector<int64_t> sizes;
+
+  static void drop(fd::dl::Managed* m) {
+    const std::unique_ptr<Fresh> own(static_cast<Fresh*>(m->context));
+    fd::cpu::give(own->block);
+  }
+};
+
+py::object fresh(const std::vector<int64_t>& shape, uint8_t code, uint8_t bits) {
+  auto own = std::make_unique<Fresh>();
+  const size_t ndim = shape.size();
+  own->sizes.resize(2 * ndim);
+  int64_t n = 1;
+  for (size_t i = ndim; i--; n *= shape[i]) own->sizes[i] = shape[i], own->sizes[ndim + i] = n;
+  own->block = fd::cpu::take(static_cast<size_t>(n) * (bits / 8u));
+  fd::dl::Managed& m = own->managed;
+  m.major = 1, m.context = own.get(), m.deleter = &Fresh::drop;
+  m.tensor = {own->block.at, {fd::dl::kCpu, 0}, static_cast<int32_t>(ndim), {code, bits, 1}, own->sizes.data(),
+              own->sizes.data() + ndim, 0};
+  void* made = nullptr;
+  fd::dl::Managed* given = &own.release()->managed;
+  if (fd::dl::bound().table->managed_to(given, &made)) {
+    Fresh::drop(given);
+    throw py::error_already_set();
+  }
+  return py::reinterpret_steal<py::object>(static_cast<PyObject*>(made));
 }
 
 std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
@@ -96,7 +117,8 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     const py::gil_scoped_release released;
     fd::cpu::run(s);
   });
-  m.def("huge_pages", &huge_pages, py::arg("t"));
+  m.def("fresh", &fresh, py::arg("shape"), py::arg("code"), py::arg("bits"));
+  m.def("release", &fd::cpu::release);
   m.def("isa", &fd::cpu::isa);
   m.def("isas", &fd::cpu::isas);
   m.def("set_isa", &fd::cpu::set_isa, py::arg("name"));

@@ -44,6 +44,7 @@ struct Loss : Sums {
   double c, count;
   void* slope;  // null where none is asked
   Dtype slope_type;
+  bool past_cache;  // as a step's
 };
 
 // out[p] = sum u_i u_j, or of its size, for each pair (i, j) of rows u = R (T.., 1, xi..)

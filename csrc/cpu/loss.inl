@@ -1,9 +1,30 @@
 // regression_loss: penalties of a chunk joined, slopes written on the way (core/regression_loss.h)
 #pragma once
+#include <type_traits>
 #include "terms.inl"
 
 namespace fd::FD_ISA {
 namespace {
+
+// d = y - a x, and the slopes where they are wanted
+template <Rho kRho, class R>
+FD_HD void distances(const R* y, R a, const R* x, int64_t m, R* d, R* __restrict to, R scale, R c) {
+  if (to) {
+    for (int64_t l = 0; l < m; ++l) d[l] = y[l] - a * x[l], to[l] = scale * slope(kRho, d[l], c);
+  } else {
+    for (int64_t l = 0; l < m; ++l) d[l] = y[l] - a * x[l];
+  }
+}
+
+// m numbers round the caches to where only they belong
+template <class R>
+void stream_numbers(const R* from, R* to, int64_t m) {
+  using V = std::conditional_t<sizeof(R) == sizeof(float), F, D>;
+  constexpr int64_t kWidth = sizeof(V) / sizeof(R);
+  int64_t l = 0;
+  for (; l + kWidth <= m; l += kWidth) stream(to + l, load<V>(from + l));
+  for (; l < m; ++l) to[l] = from[l];
+}
 
 template <class R, Rho kRho>
 double loss_chunk(const Loss& s, const Piece& p) {
@@ -17,14 +38,21 @@ double loss_chunk(const Loss& s, const Piece& p) {
     if (to) put_numbers(s.slope_type, to, s.slope, at, m);
     return 0.0;
   }
-  combined(static_cast<const R*>(s.C) + p.sample * s.C_step, n,
-           [&](int i) { return column(s.terms, i, p, s.E, tile); }, m, d);
+  const R* C = static_cast<const R*>(s.C) + p.sample * s.C_step;
+  const auto term = [&](int i) { return column(s.terms, i, p, s.E, tile); };
   const R* y = numbers(s.pred_type, s.pred, at, m, x);
-  for (int64_t l = 0; l < m; ++l) d[l] = y[l] - d[l];
   const R scale = kRho == Rho::pseudo_huber ? R(1) : static_cast<R>(quotient(static_cast<double>(w), s.count));
+  const bool past = to && to != g && s.past_cache && reinterpret_cast<uintptr_t>(to) % kBytes == 0;
+  R* const slopes = s.mask ? nullptr : past ? g : to;
+  if (n == 1 && C[0] != R(0)) {
+    distances<kRho>(y, C[0], term(0), m, d, slopes, scale, c);
+  } else {
+    combined(C, n, term, m, d);
+    distances<kRho>(y, R(1), d, m, d, slopes, scale, c);
+  }
   if (!s.mask) {
-    for (int64_t l = 0; l < m && to; ++l) to[l] = scale * slope(kRho, d[l], c);
-    if (to) put_numbers(s.slope_type, to, s.slope, at, m);
+    if (past) stream_numbers(g, to, m);
+    else if (to) put_numbers(s.slope_type, to, s.slope, at, m);
     return tree(m, [&](int64_t l) __attribute__((always_inline)) { return penalty(kRho, d[l], c); });
   }
   const R* k = numbers(s.mask_type, s.mask, s.mask_constant ? p.e : at, m, tile);
@@ -60,6 +88,7 @@ void loss_chunks(const Loss& s, int64_t first, int64_t last) {
 
 void loss_range(const Loss& s, int64_t first, int64_t last) {
   s.wide ? loss_chunks<double>(s, first, last) : loss_chunks<float>(s, first, last);
+  if (s.past_cache) stream_end();
 }
 
 }  // namespace fd::FD_ISA

@@ -182,6 +182,89 @@ void tiled(const Step& s, int64_t first, int64_t last, bool short_runs) {
   }
 }
 
+// One matrix and one noise column: the sum is taken where the numbers are made, so that memory is at work
+// while they are
+template <int kOut, bool kFull>
+struct Summed {
+  const Matrix<float>& A;
+  int tensors;
+  bool past;
+  const float* in[kMaxIn];
+  float* out[kOut];
+  float a[kMaxIn + 1][kOut], start[kOut];
+  uint32_t uses[kMaxIn + 1];
+
+  Summed(const Step& s, const Matrix<float>& A, int64_t at) : A(A), tensors(A.tensors) {
+    void* to[kOut];
+    for (int j = 0; j < kOut; ++j) to[j] = out[j] = static_cast<float*>(s.out[j]) + at, start[j] = A.start[j];
+    past = round_the_cache<F32>(s, to);
+    for (int i = 0; i <= tensors; ++i) {
+      if (i < tensors) in[i] = static_cast<const float*>(s.in[A.column[i]]) + at;
+      uses[i] = A.uses[i];
+      for (int j = 0; j < kOut; ++j) a[i][j] = A.a[i][j];
+    }
+  }
+  FD_HD void put(int64_t at, F z) const {
+    F y[kOut];
+    for (int j = 0; j < kOut; ++j) y[j] = Simd::f(start[j]);
+    const auto column = [&](int i, F u) __attribute__((always_inline)) {
+      FD_UNROLL
+      for (int j = 0; j < kOut; ++j) {
+        if (kFull && i == 0) y[j] = u * a[i][j];
+        else if (kFull || (uses[i] >> j & 1)) y[j] = y[j] + u * a[i][j];
+      }
+    };
+    for (int i = 0; i < tensors; ++i) column(i, load<F>(in[i] + at));
+    column(tensors, z);
+    for (int j = 0; j < kOut; ++j) {
+      if (past) stream(out[j] + at, y[j]);
+      else store(out[j] + at, y[j]);
+    }
+  }
+  void part(int64_t at, const F (&v)[4], int64_t groups) const {
+    alignas(64) float z[4 * N];
+    for (int r = 0; r < 4; ++r) store(z + r * N, v[r]);
+    const void* from[kMaxColumns];
+    void* to[kOut];
+    for (int i = 0; i < tensors; ++i) from[i] = in[i] + at;
+    from[tensors] = z;
+    for (int j = 0; j < kOut; ++j) to[j] = out[j] + at;
+    combine_any<F32>(kOut, A, from, to, 4 * groups, false);
+  }
+};
+
+constexpr int64_t kLongSample = 16 * N;  // groups of a sample from which it pays
+
+bool sums_while_drawing(const Step& s) {
+  return s.n_noise == 1 && s.n_out <= 2 && s.sample_matrices <= 1 && s.E % 4 == 0 && blocks_of(s.E) >= kLongSample;
+}
+
+void summed(const Step& s, int64_t first, int64_t last) {
+  const int64_t blocks = blocks_of(s.E);
+  const Column noise{s.rng, blocks, s.draw[0], s.stream[0]};
+  Matrix<float> A;
+  Runs runs(s, 4 * first);
+  while (first < last) {
+    const int64_t stop = least(last, (first / blocks + 1) * blocks), at = 4 * first, m = 4 * (stop - first);
+    A.set(s, runs.matrix());
+    runs.take(m);
+    if (A.tensors == A.columns) {
+      const void* in[kMaxColumns];
+      void* out[kMaxOut];
+      for (int i = 0; i < A.columns; ++i) in[i] = static_cast<const float*>(s.in[A.column[i]]) + at;
+      for (int j = 0; j < s.n_out; ++j) out[j] = static_cast<float*>(s.out[j]) + at;
+      combine_any<F32>(s.n_out, A, in, out, m, round_the_cache<F32>(s, out));
+    } else if (s.n_out == 1) {
+      if (A.full) draw_groups(noise, first, stop, Summed<1, true>(s, A, at));
+      else draw_groups(noise, first, stop, Summed<1, false>(s, A, at));
+    } else {
+      if (A.full) draw_groups(noise, first, stop, Summed<2, true>(s, A, at));
+      else draw_groups(noise, first, stop, Summed<2, false>(s, A, at));
+    }
+    first = stop;
+  }
+}
+
 template <class T>
 void one_type(const Step& s, int64_t first, int64_t last, bool plain) {
   const int64_t blocks = blocks_of(s.E);
@@ -191,14 +274,16 @@ void one_type(const Step& s, int64_t first, int64_t last, bool plain) {
 
 void any_type(const Step& s, int64_t first, int64_t last) {
   const bool short_runs = s.sample_matrices && s.E / s.sample_matrices < kShortRun;
-  bool same = !short_runs, plain = !s.n_noise;
+  bool same = !short_runs, in_place = true;  // no constants, which wrap round
   for (int i = 0; i < s.n_in; ++i) {
     same = same && s.in_type[i] == s.out_type;
-    plain = plain && !s.constant[i];
+    in_place = in_place && !s.constant[i];
   }
+  const bool plain = in_place && !s.n_noise;
   if (!same) return s.wide ? tiled<F64>(s, first, last, short_runs) : tiled<F32>(s, first, last, short_runs);
   switch (s.out_type) {
     case Dtype::f32:
+      if (in_place && sums_while_drawing(s)) return summed(s, first, last);
       return one_type<F32>(s, first, last, plain);
     case Dtype::f16:
       return one_type<F16>(s, first, last, plain);

@@ -56,7 +56,10 @@ void put(const Sums& s, int64_t at, double x) {
 
 }  // namespace
 
-void run(const Loss& s) {
+void run(const Loss& given) {
+  Loss s = given;
+  const int64_t row = width_of(s.pred_type) + (s.slope ? width_of(s.slope_type) : 0);
+  s.past_cache = past_cache(s.B * s.E * (row + s.terms.n_in * width_of(s.pred_type)));
   run_sums<Loss>(s, FD_RANGES(loss_range), 1, [&](int64_t b, const double* sums) {
     double w = 1.0;
     if (s.w) w = s.wide ? static_cast<const double*>(s.w)[b] : static_cast<const float*>(s.w)[b];

@@ -15,8 +15,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
+from math import prod
 from types import ModuleType
 from typing import Any
 
@@ -27,7 +28,13 @@ from .._version import __version__
 from . import _reference, _reference_sums
 
 NAMES = ("cpu", "cuda", "triton", "reference")
-HUGE = 4 << 20  # bytes
+WARM = 256 << 10  # bytes from which a result lies on memory of our own
+_CODES = {
+    torch.float32: (2, 32),
+    torch.float64: (2, 64),
+    torch.float16: (2, 16),
+    torch.bfloat16: (4, 16),
+}  # in DLPack
 
 try:
     from .. import _C  # type: ignore[attr-defined]
@@ -128,11 +135,21 @@ def compiled(backend: str | None, t: torch.Tensor, name: str) -> Callable[..., A
     return None
 
 
-def roomy(t: Tensor) -> Tensor:
-    """A fresh tensor, on huge pages where it is large: touching it in small ones costs more than a step."""
-    if t.is_cpu and t.nbytes > HUGE and type(t) is Tensor:
-        _C.huge_pages(t)
-    return t
+def fresh(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A contiguous tensor for a result, not written to; a large one on memory whose pages are there."""
+    if device.type == "cpu" and dtype in _CODES and prod(shape) * dtype.itemsize >= WARM:
+        return _C.fresh(shape, *_CODES[dtype])
+    return empty(shape, dtype, device)
+
+
+def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`fresh` for the tensors of a trace."""
+    return torch.empty(shape, dtype=dtype, device=device)
+
+
+def empty_cache() -> int:
+    """Give the memory that dropped CPU results left, 256 MiB at most, back to the system; how many bytes."""
+    return _C.release()
 
 
 def usable(device: str) -> list[str]:

@@ -88,8 +88,7 @@ def _run(
     chosen = _backends.choose("brownian", backend, rng.device.type)
     if coefs is not None:
         coefs = coefs.contiguous() if chosen == "cpu" else _own_rows(coefs, at, depth, K)
-    like = {"dtype": dtype, "device": rng.device}
-    out = [_backends.roomy(torch.empty((K, *shape), **like)) for _ in range(1 + levy)]
+    out = [_backends.fresh((K, *shape), dtype, rng.device) for _ in range(1 + levy)]
     kernel = _backends.kernel(chosen, "brownian_")
     kernel(
         out,

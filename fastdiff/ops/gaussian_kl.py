@@ -155,8 +155,9 @@ def _run(
     *,
     backend: str | None = None,
 ) -> list[Tensor]:
-    out = _fake(pred, var, x0, xt, C, bin, w, half, mean, by_pred, by_var)
-    rest = iter([_backends.roomy(t) for t in out[1:]])
+    dtype = checked(pred, var, x0, xt, C, bin, w, half, mean, by_pred, by_var)
+    out = _outputs(pred, var, dtype, by_pred, by_var)
+    rest = iter(out[1:])
     kernel = _backends.kernel(_backends.choose("gaussian_kl", backend, pred.device.type), "gaussian_kl_")
     kernel(
         pred.contiguous(),
@@ -194,12 +195,22 @@ def _fake(
     by_var: bool = False,
 ) -> list[Tensor]:
     dtype = checked(pred, var, x0, xt, C, bin, w, half, mean, by_pred, by_var)
-    out = [pred.new_empty((pred.shape[0],), dtype=dtype)]
-    if by_pred:
-        out.append(pred.new_empty(pred.shape))
-    if by_var and var is not None:
-        out.append(var.new_empty(var.shape))
-    return out
+    return _outputs(pred, var, dtype, by_pred, by_var, _backends.empty)
+
+
+def _outputs(
+    pred: Tensor,
+    var: Tensor | None,
+    dtype: torch.dtype,
+    by_pred: bool,
+    by_var: bool,
+    made: Any = _backends.fresh,
+) -> list[Tensor]:
+    slopes = [t for t, wanted in ((pred, by_pred), (var, by_var)) if wanted and t is not None]
+    return [
+        pred.new_empty((pred.shape[0],), dtype=dtype),
+        *(made(t.shape, t.dtype, t.device) for t in slopes),
+    ]
 
 
 # ---- derivatives

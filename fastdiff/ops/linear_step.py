@@ -171,7 +171,7 @@ def _kernel(
     L = _checks.linear_step("linear_step", T, A, index, rng, draws, streams, dtype, out)
     kernel = _backends.kernel(_backends.choose("linear_step", backend, A.device.type), "linear_step_")
     if out is None:
-        out = [torch.empty((L.batch, *L.shape), dtype=L.dtype, device=A.device) for _ in range(L.n_out)]
+        out = [_backends.fresh((L.batch, *L.shape), L.dtype, A.device) for _ in range(L.n_out)]
     kernel(
         [t.contiguous() for t in T],
         (A.double() if L.double else A).contiguous(),
@@ -185,14 +185,11 @@ def _kernel(
 
 
 def _fresh(x: Tensor, n: int, dtype: torch.dtype | None) -> list[Tensor]:
+    if x.nbytes >= _backends.WARM and x.is_contiguous():
+        return [_backends.fresh(x.shape, dtype or x.dtype, x.device) for _ in range(n)]
     if dtype is None:  # a keyword costs torch 0.2 us
-        y = [torch.empty_like(x) for _ in range(n)]
-    else:
-        y = [torch.empty_like(x, dtype=dtype) for _ in range(n)]
-    if y[0].nbytes > _backends.HUGE:
-        for t in y:
-            _backends.roomy(t)
-    return y
+        return [torch.empty_like(x) for _ in range(n)]
+    return [torch.empty_like(x, dtype=dtype) for _ in range(n)]
 
 
 def _written(out: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -150,7 +150,7 @@ def _run(
     dtype: torch.dtype,
 ) -> Tensor:
     check(family, shape, rng, draw, stream, parameters, offset, strides, symmetric, dtype)
-    out = _backends.roomy(torch.empty(shape, dtype=dtype, device=rng.device))
+    out = _backends.fresh(shape, dtype, rng.device)
     if out.is_meta:
         return out
     kernel = _backends.kernel(_backends.choose(family, backend, rng.device.type), "fill_")

@@ -73,7 +73,7 @@ def _run(
     dtype: torch.dtype,
 ) -> Tensor:
     _checks.fill(family, shape, rng, draw, stream, dtype)
-    out = _backends.roomy(torch.empty(shape, dtype=dtype, device=rng.device))
+    out = _backends.fresh(shape, dtype, rng.device)
     kernel = _backends.kernel(_backends.choose(family, backend, rng.device.type), "fill_")
     kernel(out, rng.contiguous(), draw, stream, family)
     return out

@@ -197,7 +197,6 @@ def _run(
     if kernel is not None:  # it checks for itself; what it refuses is put into the form it takes, or refused
         try:
             out, work = _outputs(pred, C.dtype, slope), checks.work(pred, pred.shape[0], 1)
-            _backends.roomy(out[-1])
             kernel(
                 pred,
                 T,
@@ -219,7 +218,6 @@ def _run(
             pass
     dtype = checked(pred, T, C, w, mask, rng, draw, stream, rho, c, mean, slope)
     out = _outputs(pred, dtype, slope)
-    _backends.roomy(out[-1])
     kernel = _backends.kernel(
         _backends.choose("regression_loss", backend, pred.device.type), "regression_loss_"
     )
@@ -246,10 +244,10 @@ def _count(pred: Tensor, mean: bool) -> float:
     return float(max(1, pred.shape[1:].numel())) if mean else 1.0
 
 
-def _outputs(pred: Tensor, dtype: torch.dtype, slope: int) -> list[Tensor]:
+def _outputs(pred: Tensor, dtype: torch.dtype, slope: int, made: Any = _backends.fresh) -> list[Tensor]:
     out = [pred.new_empty((pred.shape[0],), dtype=dtype)]
     if slope:
-        out.append(pred.new_empty(pred.shape, dtype=pred.dtype if slope == _LIKE_PRED else dtype))
+        out.append(made(pred.shape, pred.dtype if slope == _LIKE_PRED else dtype, pred.device))
     return out
 
 
@@ -267,7 +265,8 @@ def _fake(
     mean: bool = True,
     slope: int = 0,
 ) -> list[Tensor]:
-    return _outputs(pred, checked(pred, T, C, w, mask, rng, draw, stream, rho, c, mean, slope), slope)
+    dtype = checked(pred, T, C, w, mask, rng, draw, stream, rho, c, mean, slope)
+    return _outputs(pred, dtype, slope, _backends.empty)
 
 
 # ---- derivatives

@@ -221,7 +221,7 @@ class Executor:
 
     def fresh(self) -> Tensor:
         """A tensor like x that nothing has been written to."""
-        return _backends.roomy(torch.empty(self.shape, dtype=self.dtype, device=self.device))
+        return _backends.fresh(self.shape, self.dtype, self.device)
 
     def take_buffers(self) -> dict[int, Tensor]:
         try:

@@ -1,0 +1,125 @@
+#include "warm.h"
+#include <algorithm>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+#include <vector>
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#include <sys/mman.h>
+#define FD_MAPS 1
+#endif
+
+namespace fd::cpu {
+namespace {
+
+constexpr size_t kIdleBytes = size_t{256} << 20, kIdleBlocks = 64;
+constexpr size_t kPage = 4096, kHugePage = 2 << 20, kHugeFrom = 4 << 20;
+
+size_t up_to(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
+
+#ifdef FD_MAPS
+char* map(size_t size) {
+  void* p = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) throw std::bad_alloc();
+  return static_cast<char*>(p);
+}
+void unmap(char* p, size_t size) noexcept {
+  if (size) munmap(p, size);
+}
+
+Block fresh(size_t bytes) {
+  if (bytes < kHugeFrom) return {map(up_to(bytes, kPage)), up_to(bytes, kPage)};
+  const size_t size = up_to(bytes, kHugePage);
+  char* p = map(size + kHugePage);
+  const size_t before = up_to(reinterpret_cast<uintptr_t>(p), kHugePage) - reinterpret_cast<uintptr_t>(p);
+  unmap(p, before), unmap(p + before + size, kHugePage - before);
+#ifdef MADV_HUGEPAGE
+  madvise(p + before, size, MADV_HUGEPAGE);
+#endif
+  return {p + before, size};
+}
+void drop(Block b) noexcept { unmap(b.at, b.size); }
+#else
+Block fresh(size_t bytes) {
+  const size_t size = up_to(bytes, kPage);
+  return {static_cast<char*>(::operator new(size, std::align_val_t{64})), size};
+}
+void drop(Block b) noexcept { ::operator delete(b.at, std::align_val_t{64}); }
+#endif
+
+struct Store;
+Store& store();
+
+struct Store {
+  std::mutex mutex;
+  std::vector<Block> idle;  // the oldest first
+  size_t bytes = 0;
+
+  Store() {
+    idle.reserve(kIdleBlocks + 1);  // so that giving back never allocates
+#ifdef FD_MAPS
+    // a thread may hold the lock when another forks
+    pthread_atfork([] { store().mutex.lock(); }, [] { store().mutex.unlock(); }, [] { store().mutex.unlock(); });
+#endif
+  }
+};
+
+Store& store() {
+  static Store* const s = new Store;  // outlives every tensor
+  return *s;
+}
+
+}  // namespace
+
+Block take(size_t bytes) {
+  Store& s = store();
+  {
+    const std::lock_guard<std::mutex> lock(s.mutex);
+    auto best = s.idle.end();
+    for (auto i = s.idle.begin(); i != s.idle.end(); ++i)  // of equal ones the newest: it is in the caches
+      if (i->size >= bytes && i->size <= bytes + bytes / 8 + kHugePage * (bytes >= kHugeFrom) + kPage &&
+          (best == s.idle.end() || i->size <= best->size))
+        best = i;
+    if (best != s.idle.end()) {
+      const Block b = *best;
+      s.idle.erase(best), s.bytes -= b.size;
+      return b;
+    }
+  }
+  return fresh(bytes);
+}
+
+void give(Block block) noexcept {
+  Store& s = store();
+  if (block.size > kIdleBytes) return drop(block);
+  for (;;) {
+    Block oldest;
+    {
+      const std::lock_guard<std::mutex> lock(s.mutex);
+      if (block.size) s.idle.push_back(block), s.bytes += block.size, block = {};
+      if (s.bytes <= kIdleBytes && s.idle.size() <= kIdleBlocks) return;
+      oldest = s.idle.front();
+      s.idle.erase(s.idle.begin()), s.bytes -= oldest.size;
+    }
+    drop(oldest);
+  }
+}
+
+size_t release() noexcept {
+  Store& s = store();
+  size_t freed = 0;
+  for (;;) {
+    Block b;
+    {
+      const std::lock_guard<std::mutex> lock(s.mutex);
+      if (s.idle.empty()) return freed;
+      b = s.idle.back();
+      s.idle.pop_back(), s.bytes -= b.size;
+    }
+    freed += b.size;
+    drop(b);
+  }
+}
+
+}  // namespace fd::cpu
