@@ -1,6 +1,5 @@
 #include "warm.h"
-#include <algorithm>
-#include <cstdlib>
+#include <atomic>
 #include <mutex>
 #include <new>
 #include <vector>
@@ -29,21 +28,26 @@ void unmap(char* p, size_t size) noexcept {
 }
 
 Block fresh(size_t bytes) {
-  if (bytes < kHugeFrom) return {map(up_to(bytes, kPage)), up_to(bytes, kPage)};
-  const size_t size = up_to(bytes, kHugePage);
-  char* p = map(size + kHugePage);
-  const size_t before = up_to(reinterpret_cast<uintptr_t>(p), kHugePage) - reinterpret_cast<uintptr_t>(p);
-  unmap(p, before), unmap(p + before + size, kHugePage - before);
+  // Blocks that all start at the same place of a page keep the same sets of a cache and banks of memory busy.
+  static std::atomic<unsigned> made{0};
+  const size_t before = made++ % 16 * (kPage + 256), unit = bytes < kHugeFrom ? kPage : kHugePage;
+  const size_t size = up_to(bytes + before, unit), spare = unit == kPage ? 0 : unit;
+  char* p = map(size + spare);
+  if (spare) {  // to where a huge page starts
+    const size_t skip = up_to(reinterpret_cast<uintptr_t>(p), unit) - reinterpret_cast<uintptr_t>(p);
+    unmap(p, skip), unmap(p + skip + size, spare - skip);
+    p += skip;
 #ifdef MADV_HUGEPAGE
-  madvise(p + before, size, MADV_HUGEPAGE);
+    madvise(p, size, MADV_HUGEPAGE);
 #endif
-  return {p + before, size};
+  }
+  return {p + before, size - before, before};
 }
-void drop(Block b) noexcept { unmap(b.at, b.size); }
+void drop(Block b) noexcept { unmap(b.at - b.before, b.size + b.before); }
 #else
 Block fresh(size_t bytes) {
   const size_t size = up_to(bytes, kPage);
-  return {static_cast<char*>(::operator new(size, std::align_val_t{64})), size};
+  return {static_cast<char*>(::operator new(size, std::align_val_t{64})), size, 0};
 }
 void drop(Block b) noexcept { ::operator delete(b.at, std::align_val_t{64}); }
 #endif

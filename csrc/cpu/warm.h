@@ -11,7 +11,8 @@ constexpr int64_t kWarmFrom = 256 << 10;  // bytes; malloc keeps smaller blocks 
 
 struct Block {
   char* at = nullptr;
-  size_t size = 0;
+  size_t size = 0;     // from here on
+  size_t before = 0;   // of the mapping
 };
 
 Block take(size_t bytes);  // 64-byte aligned, contents undefined; throws std::bad_alloc
