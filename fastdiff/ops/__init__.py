@@ -1,5 +1,6 @@
 """Kernels as torch operators: torch.ops.fastdiff.*, and the same with docstrings and a choice of backend."""
 
+from ._backends import empty_cache
 from ._backends import usable as backends
 from .brownian import brownian
 from .dots import dots, dots_
@@ -16,6 +17,7 @@ __all__ = [
     "brownian",
     "dots",
     "dots_",
+    "empty_cache",
     "error_norm",
     "gaussian_kl",
     "linear_step",

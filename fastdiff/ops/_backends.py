@@ -148,7 +148,11 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Ten
 
 
 def empty_cache() -> int:
-    """Give the memory that dropped CPU results left, 256 MiB at most, back to the system; how many bytes."""
+    """Give the memory that dropped CPU results left, 256 MiB at most, back to the system; how many bytes.
+
+    Results of 256 KiB and more lie on memory that is kept for the next one of their size: a fresh page costs
+    more than what a step writes into it. What is larger than 256 MiB is not kept.
+    """
     return _C.release()
 
 
