@@ -10,7 +10,6 @@ time each take a `session()`.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import fields as dataclass_fields
 from typing import Any
@@ -28,10 +27,11 @@ from ...core.plan import Recipe
 from ...core.solver import Solver, solvers
 from ...guidance.clip import Clip
 from .configs import OURS, PEERS, Request, Threshold, fields_of, guessed, peer_class, read
-from .legs import Legs, legs_of
+from .legs import DATA, JUMP, NEXT, Legs, legs_of
 from .levels import Levelled
+from .memory import Memory
 from .schedule import Schedule, ask, make_peer, regrid, schedule_of, tell
-from .stepping import WITH_ETA, FastSchedulerOutput, Settings, Stepping
+from .stepping import JUMPS, WITH_ETA, FastSchedulerOutput, Settings, Stepping
 
 __all__ = ["FastScheduler", "FastSchedulerOutput"]
 
@@ -104,7 +104,7 @@ class FastScheduler(Stepping, Levelled, SchedulerMixin, ConfigMixin):
         self.timesteps = getattr(template, "timesteps", None)
         self.sigmas = getattr(template, "sigmas", None)
         self._values: list[float] = []
-        self._base = -1
+        self._base, self._memory = -1, Memory()
         self._start: Any = getattr(template, "init_noise_sigma", 1.0)
         self._reset()
 
@@ -150,11 +150,16 @@ class FastScheduler(Stepping, Levelled, SchedulerMixin, ConfigMixin):
     def session(self, seeds: Any = None) -> FastScheduler:
         """This scheduler with a state of its own: for a request that runs while others do. Tables and plans
         are shared."""
-        other = copy.copy(self)
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._memory = Memory()
         if seeds is not None:
             other.seeds = seeds
         other._reset()
         return other
+
+    def __copy__(self) -> FastScheduler:
+        return self.session()
 
     def __deepcopy__(self, memo: Any) -> FastScheduler:
         return self.session()
@@ -277,7 +282,8 @@ class FastScheduler(Stepping, Levelled, SchedulerMixin, ConfigMixin):
             if own is None and peer.spent != "used" and solver.stochastic:
                 spends = 0.0 if peer.spent == "each" else 1.5 / schedule.train_steps
             early = getattr(solver, "inner", solver).key in EARLY
-            found = legs_of(recipe, peer.scaled, schedule.sign, spends, early)
+            extra = NEXT if peer.extra is None else JUMP if peer.extra in JUMPS else DATA
+            found = legs_of(recipe, peer.scaled, schedule.sign, spends, early, extra)
             self._shared.legs[key] = found
         return found
 
