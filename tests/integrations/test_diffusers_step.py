@@ -244,6 +244,23 @@ def test_samples_at_their_own_timesteps() -> None:
         s.step(out, s.timesteps[at], x)
 
 
+def test_churn_and_tokens_by_seeds_do_not_know_their_batch() -> None:
+    x, out = torch.randn(3, 4, 6), torch.randn(3, 4, 6)
+    for name, config, options in (
+        ("EulerDiscrete", {}, {"s_churn": 3.0}),
+        ("FlowMatchEulerDiscrete", {"stochastic_sampling": True}, {}),
+    ):
+        s = make(name, config)
+        s.set_timesteps(5)
+        t, results = s.timesteps[1], []
+        for rows in ([0, 1, 2], [0], [1], [2]):
+            if name.startswith("Flow"):
+                options = {"per_token_timesteps": t.expand(len(rows), 4)}
+            seeds = [7 + k for k in rows]
+            results.append(s.step(out[rows], t, x[rows], seeds=seeds, return_dict=False, **options)[0])
+        assert torch.equal(results[0], torch.cat(results[1:]))
+
+
 def test_gradients_go_through_a_step() -> None:
     s = make("DPMSolverMultistep")
     s.set_timesteps(5)
@@ -326,9 +343,14 @@ def test_what_is_said() -> None:
         ("DDPM", {"variance_type": "fixed_large_log"}, "fixed_large"),
         (
             "DPMSolverMultistep",
-            {"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "sigma_min"},
-            "sde-dpm",
+            {"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "sigma_min", "solver_order": 3},
+            "solver_order=3",
         ),
+    ]
+    refused += [
+        ("DPMSolverMultistepInverse", {"algorithm_type": "sde-dpmsolver++"}, "variance is negative"),
+        ("DPMSolverMultistepInverse", {"use_flow_sigmas": True}, "use_flow_sigmas"),
+        ("DDIMInverse", {"prediction_type": "sample"}, "set_alpha_to_one=False"),
     ]
     for name, config, words in refused:
         with pytest.raises(ValueError, match=words):
@@ -353,8 +375,21 @@ def test_what_is_said() -> None:
         s.step(torch.ones(1, 3), s.timesteps[0], torch.ones(1, 2))
     with pytest.raises(ValueError, match="eta"):
         s.step(torch.ones(1, 2), s.timesteps[0], torch.ones(1, 2), eta=0.5)
-    with pytest.raises(ValueError, match="s_churn"):
+    with pytest.raises(ValueError, match="s_churn is for EulerDiscreteScheduler"):
         s.step(torch.ones(1, 2), s.timesteps[0], torch.ones(1, 2), s_churn=1.0)
+    with pytest.raises(ValueError, match="per_token_timesteps is for FlowMatch"):
+        s.step(torch.ones(1, 2), s.timesteps[0], torch.ones(1, 2), per_token_timesteps=torch.ones(1, 2))
+    with pytest.raises(ValueError, match="from data to noise"):
+        make("DDIMInverse", solver="unipc")
+    s = make("FlowMatchEulerDiscrete")
+    s.set_timesteps(5)
+    with pytest.raises(ValueError, match="must be \\(B, tokens\\)"):
+        s.step(torch.ones(1, 2, 3), s.timesteps[0], torch.ones(1, 2, 3), per_token_timesteps=torch.ones(2))
+    s = make("EulerDiscrete")
+    s.set_timesteps(5)
+    for churn in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="s_churn must be 0 or more"):
+            s.step(torch.ones(1, 2), s.timesteps[0], torch.ones(1, 2), s_churn=churn)
 
 
 @pytest.mark.parametrize("kind", ["learned_range", "learned"])

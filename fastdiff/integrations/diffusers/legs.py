@@ -98,7 +98,7 @@ class Legs:
     ):
         self.recipe, self.process, self.predicts = recipe, recipe.process, recipe.predicts
         self.solver, self.hooks = recipe.solver.describe(), recipe.hooks
-        units = Units(self.process, self.predicts, scaled, sign)
+        self.units = units = Units(self.process, self.predicts, scaled, sign)
         made = None if early else of_record(recipe, units)
         self.early, self.extra = early, extra
         if made is None:
@@ -150,9 +150,12 @@ class Legs:
         return (a, b) if weights is None else (weights[0] + weights[1] * a, weights[1] * b)
 
     def row(self, weights: tuple[float, float], dtype: torch.dtype, device: torch.device) -> Tensor:
-        key = weights, dtype, device
+        return self.table((weights,), dtype, device)
+
+    def table(self, rows: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        key = rows, dtype, device
         if key not in self._rows:
-            self._rows[key] = torch.tensor([weights], dtype=dtype).to(device)
+            self._rows[key] = torch.tensor(rows, dtype=dtype).to(device)
         return self._rows[key]
 
     def jump(self, leg: Leg) -> tuple[float, float] | None:

@@ -26,12 +26,14 @@ from ...core.hook import Hook
 from ...core.plan import Recipe
 from ...core.solver import Solver, solvers
 from ...guidance.clip import Clip
+from .churn import Churning
 from .configs import OURS, PEERS, Request, Threshold, fields_of, guessed, peer_class, read
 from .legs import DATA, JUMP, NEXT, Legs, legs_of
 from .levels import Levelled
 from .memory import Memory
+from .output import JUMPS, FastSchedulerOutput
 from .schedule import Schedule, ask, make_peer, regrid, schedule_of, tell
-from .stepping import JUMPS, WITH_ETA, FastSchedulerOutput, Settings, Stepping
+from .stepping import WITH_ETA, Settings, Stepping
 
 __all__ = ["FastScheduler", "FastSchedulerOutput"]
 
@@ -55,7 +57,7 @@ class Shared:
         self.legs: dict[Any, Legs] = {}
 
 
-class FastScheduler(Stepping, Levelled, SchedulerMixin, ConfigMixin):
+class FastScheduler(Stepping, Churning, Levelled, SchedulerMixin, ConfigMixin):
     """See the module. Made by `from_config` or `from_pretrained`."""
 
     _compatibles = list(PEERS)
@@ -90,6 +92,8 @@ class FastScheduler(Stepping, Levelled, SchedulerMixin, ConfigMixin):
         self._takes_eta = solver is None and peer in WITH_ETA
         if noise not in NOISES:
             raise ValueError(f"noise={noise!r}; allowed: None (independent draws) and 'path'")
+        if PEERS[peer].inverse and (solver is not None or grid is not None):
+            raise ValueError(f"{peer} goes from data to noise, for which solver= and grid= have no other way")
         if grid is not None:
             grids.get(grid)
         elif grid_options:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,46 +17,11 @@ from ...runtime.operators import OPERATORS
 from .configs import PEERS
 from .legs import JUMP, NEXT, Leg, Legs, Pass
 from .memory import Memory
+from .output import EXTRAS, FastSchedulerOutput, data
 
 Settings = tuple[float | None, bool]  # eta, use_clipped_model_output
-JUMPS = ("denoised", "pred_noised_sample")
-EXTRAS: dict[str | None, tuple[str, ...]] = {None: (), **{k: (k,) for k in ("pred_original_sample", *JUMPS)}}
 PLAIN: Settings = (None, False)
 WITH_ETA = ("DDIMScheduler", "DDIMParallelScheduler", "TCDScheduler")
-
-
-class FastSchedulerOutput(Mapping):
-    """prev_sample, and the data prediction where it is asked for: `pred_original_sample`, or what distilled
-    networks jump to (`denoised`, `pred_noised_sample`), is computed when it is read."""
-
-    __slots__ = ("prev_sample", "_make", "_names")
-
-    def __init__(self, prev_sample: Tensor, make: Callable[[bool], Tensor], names: tuple[str, ...] = ()):
-        self.prev_sample, self._make, self._names = prev_sample, make, ("prev_sample", *names)
-
-    @property
-    def pred_original_sample(self) -> Tensor:
-        return self._make(False)
-
-    @property
-    def denoised(self) -> Tensor:
-        return self._make(True)
-
-    @property
-    def pred_noised_sample(self) -> Tensor:
-        return self._make(True)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __getitem__(self, k: Any) -> Any:
-        return getattr(self, k) if isinstance(k, str) else self.to_tuple()[k]
-
-    def to_tuple(self) -> tuple[Tensor, ...]:
-        return tuple(self.values())
 
 
 class Stepping:
@@ -75,6 +40,9 @@ class Stepping:
     _compiled: Callable[[int, Settings], Legs]
     _plan_schedule: Any  # raises where set_timesteps is missing
     _step_each: Callable[..., Any]
+    _step_tokens: Callable[..., Any]
+    _churned: Callable[..., Any]
+    _step_churned: Callable[..., Any]
 
     def _reset(self) -> None:
         self._step_index: int | None = None
@@ -204,6 +172,10 @@ class Stepping:
         *,
         seeds: Any = None,
         s_churn: float = 0.0,
+        s_tmin: float = 0.0,
+        s_tmax: float = float("inf"),
+        s_noise: float = 1.0,
+        per_token_timesteps: Tensor | None = None,
     ) -> Any:
         """From the sample and the network's output at it to the next sample.
 
@@ -212,6 +184,8 @@ class Stepping:
         generator       noise as diffusers makes it: torch.randn
         seeds           noise by sample: each draws from its own (seed, id), whatever its batch
         variance_noise  the noise itself
+        s_churn         of EulerDiscrete and EDMEuler, with s_tmin, s_tmax and s_noise: noise before the step
+        per_token_timesteps  of FlowMatchEuler: (B, tokens), each goes down to the next level
 
         Returns FastSchedulerOutput, or with return_dict=False the tuple that diffusers' class returns.
         """
@@ -221,8 +195,15 @@ class Stepping:
             eta, generator = None, eta
         plain = not (eta or use_clipped_model_output or self._takes_eta)
         settings = PLAIN if plain else self._read(eta, use_clipped_model_output)
-        if s_churn:
-            raise ValueError("step: s_churn is not supported; samples would change before the network call")
+        if s_churn or per_token_timesteps is not None:
+            given = (model_output, timestep, sample, settings, generator, seeds, variance_noise, return_dict)
+            if per_token_timesteps is not None:
+                if s_churn:
+                    raise ValueError("step: give one of s_churn and per_token_timesteps")
+                return self._step_tokens(per_token_timesteps, *given)
+            weights = self._churned(timestep, settings, s_churn, s_tmin, s_tmax, s_noise)
+            if weights is not None:
+                return self._step_churned(weights, *given)
         index = self._step_index
         if index is None or settings != self._settings or not self._expects(timestep, index):
             if isinstance(timestep, Tensor) and timestep.dim() == 1 and len(timestep) > 1:
@@ -389,12 +370,3 @@ def halves(output: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
             f"step: model_output has shape {tuple(output.shape)}, the sample {want}; they must agree"
         )
     return output[:, : want[1]], output[:, want[1] :]
-
-
-def data(legs: Legs, leg: Leg, sample: Tensor, output: Tensor, bent: Tensor | None, jump: bool) -> Tensor:
-    """The data prediction, or what distilled networks jump to."""
-    if bent is not None and not (jump and legs.jump(leg)):
-        return bent
-    T, row = [sample, output if bent is None else bent], legs.second(leg, jump)
-    wide = torch.float64 if torch.float64 in (T[0].dtype, T[1].dtype) else torch.float32
-    return linear_step(T, legs.row(row, wide, sample.device))[0]
