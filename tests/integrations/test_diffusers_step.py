@@ -7,6 +7,7 @@ import sys
 import threading
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
 )
 FastScheduler = pytest.importorskip("fastdiff.integrations.diffusers").FastScheduler
+configs = pytest.importorskip("fastdiff.integrations.diffusers.configs")
 
 STOCHASTIC = [
     ("DDIM", {}, {"eta": 1.0}),
@@ -321,6 +323,8 @@ def test_other_solvers_on_any_configuration(solver: str, name: str, grid: Any) -
 def test_what_is_said() -> None:
     with pytest.raises(ValueError, match="unknown scheduler class"):
         FastScheduler.from_config({"_class_name": "VQDiffusionScheduler"})
+    with pytest.raises(TypeError, match="from_config"):
+        FastScheduler(solver="ddim")
     with pytest.raises(ValueError, match="no _class_name"):
         FastScheduler.from_config(diffusers.LMSDiscreteScheduler().config)
     assert FastScheduler.from_config(diffusers.DDIMScheduler().config).peer == "DDIMScheduler"
@@ -390,6 +394,16 @@ def test_what_is_said() -> None:
     for churn in (-1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="s_churn must be 0 or more"):
             s.step(torch.ones(1, 2), s.timesteps[0], torch.ones(1, 2), s_churn=churn)
+
+
+def test_a_field_that_nothing_reads_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every field of every class is read; one that were not would be said."""
+    for name, peer in configs.PEERS.items():
+        assert set(configs.fields_of(name)) <= configs.SCHEDULE | set(peer.reads)
+    bare = replace(configs.PEERS["DDIMScheduler"], reads=())
+    monkeypatch.setitem(configs.PEERS, "DDIMScheduler", bare)
+    with pytest.raises(ValueError, match="clip_sample=False is not supported; leave it at its default True"):
+        make("DDIM", {"clip_sample": False})
 
 
 @pytest.mark.parametrize("kind", ["learned_range", "learned"])

@@ -65,8 +65,8 @@ class FastScheduler(Stepping, Churning, Levelled, SchedulerMixin, ConfigMixin):
 
     def __init__(
         self,
-        config: Mapping[str, Any],
-        peer: str,
+        config: Mapping[str, Any] | None = None,
+        peer: str | None = None,
         *,
         solver: str | None = None,
         grid: str | None = None,
@@ -76,6 +76,10 @@ class FastScheduler(Stepping, Churning, Levelled, SchedulerMixin, ConfigMixin):
         noise: str | None = None,
         solver_options: Mapping[str, Any] | None = None,
     ):
+        if config is None or peer is None:
+            raise TypeError(
+                "FastScheduler is made of a configuration: FastScheduler.from_config(pipe.scheduler)"
+            )
         own = {
             "peer": peer,
             "solver": solver,

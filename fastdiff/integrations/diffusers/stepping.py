@@ -152,7 +152,7 @@ class Stepping:
             if eta or clipped:
                 raise ValueError(
                     f"step: eta={eta!r}, use_clipped_model_output={clipped!r} are read by DDIM's and TCD's "
-                    "configurations; a solver's own options go to from_config"
+                    "configurations; a solver's own options go to from_config, s_churn and its kin by name"
                 )
             return PLAIN
         if not eta:  # a pipeline's default
