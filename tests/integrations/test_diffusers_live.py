@@ -29,6 +29,7 @@ SDE, FLOW = (
     {"algorithm_type": "sde-dpmsolver++"},
     {"use_flow_sigmas": True, "prediction_type": "flow_prediction"},
 )
+SDE_NOISE = {"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "sigma_min"}
 V, KARRAS = {"prediction_type": "v_prediction"}, {"use_karras_sigmas": True}
 NO_CLIP = {"clip_sample": False}
 STEPS = 12
@@ -98,10 +99,24 @@ CASES: list[Any] = [
     ("FlowMatchHeunDiscrete", {"shift": 3.0}),
     ("FlowMatchLCM", {}),
     ("LTXEulerAncestralRF", {}),
+    ("DPMSolverMultistep", SDE_NOISE),
+    ("DPMSolverMultistep", {**SDE_NOISE, "solver_type": "heun", **V}),
+    ("DPMSolverMultistep", {**SDE_NOISE, "solver_order": 1}),
+    ("DDIMInverse", {}),
+    ("DDIMInverse", {**NO_CLIP, "steps_offset": 1}),
+    ("DDIMInverse", {**NO_CLIP, "timestep_spacing": "trailing", **V}),
+    ("DDIMInverse", {**NO_CLIP, "set_alpha_to_one": False, "prediction_type": "sample"}),
+    ("DPMSolverMultistepInverse", {"timestep_spacing": "leading", "prediction_type": "sample"}),
+    ("DPMSolverMultistepInverse", {"solver_order": 3}),
+    ("DPMSolverMultistepInverse", {"algorithm_type": "dpmsolver", "solver_type": "heun", **KARRAS}),
+    (
+        "DPMSolverMultistepInverse",
+        {"thresholding": True, "lambda_min_clipped": -5.1, "beta_schedule": "squaredcos_cap_v2"},
+    ),
 ]
 IN_DOUBLE = (
     "DDIM DDPM PNDM LCM TCD DPMSolverMultistep DPMSolverSinglestep UniPCMultistep DEISMultistep SASolver "
-    "EulerDiscrete EulerAncestralDiscrete HeunDiscrete KDPM2Discrete"
+    "EulerDiscrete EulerAncestralDiscrete HeunDiscrete KDPM2Discrete DDIMInverse DPMSolverMultistepInverse"
 ).split()
 
 
@@ -171,6 +186,47 @@ def test_float64(doubled: Any, name: str, config: Any) -> None:
 def test_eta(name: str, eta: float) -> None:
     y, z, spent = both(*pair(name, {}), torch.float32, eta=eta)
     assert (y - z).abs().max() <= 3e-6 * y.abs().max() and spent
+
+
+CHURN: list[Any] = [
+    ("EulerDiscrete", {}),
+    ("EulerDiscrete", {**V, **KARRAS}),
+    ("EulerDiscrete", {"prediction_type": "sample"}),
+    ("EDMEuler", {}),
+    ("EDMEuler", V),
+]
+
+
+@pytest.mark.parametrize("name, config", CHURN, ids=ident)
+@pytest.mark.parametrize(
+    "options", [{"s_churn": 4.0}, {"s_churn": 40.0, "s_tmin": 0.3, "s_tmax": 5.0, "s_noise": 1.007}]
+)
+def test_churn(name: str, config: Any, options: Any) -> None:
+    y, z, spent = both(*pair(name, config), torch.float32, **options)
+    assert (y - z).abs().max() <= 3e-6 * y.abs().max() and spent and y.dtype == z.dtype
+
+
+@pytest.mark.parametrize("config", CHURN[:3], ids=ident)
+def test_churn_in_double(doubled: Any, config: Any) -> None:
+    theirs, ours = pair(*config)
+    y, z, _ = both(doubled(theirs), ours, torch.float64, s_churn=4.0)
+    assert (y - z).abs().max() <= 1e-9 * y.abs().max()
+
+
+@pytest.mark.parametrize("config", [{}, {"shift": 3.0}, {"stochastic_sampling": True}], ids=ident)
+def test_tokens_at_their_own_levels(config: Any) -> None:
+    """As a video that is continued: the tokens that are given stand at 0 and stay."""
+    theirs, ours = pair("FlowMatchEulerDiscrete", config)
+    x, free = torch.randn(2, 6, 5), (torch.rand(2, 6) > 0.3).float()
+    found, states = [], []
+    for s in (theirs, ours):
+        y, generator = x, torch.Generator().manual_seed(3)
+        for t in s.timesteps:
+            options = {"per_token_timesteps": t * free, "generator": generator}
+            y = s.step(-net(y, t), t, y, **options).prev_sample
+        found.append(y), states.append(generator.get_state())
+    assert (found[0] - found[1]).abs().max() <= 3e-6 * found[0].abs().max()
+    assert torch.equal(*states) and (config or torch.equal(found[1][free == 0], x[free == 0]))
 
 
 def test_clipped_output() -> None:

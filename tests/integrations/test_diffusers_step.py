@@ -7,6 +7,7 @@ import sys
 import threading
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
 )
 FastScheduler = pytest.importorskip("fastdiff.integrations.diffusers").FastScheduler
+configs = pytest.importorskip("fastdiff.integrations.diffusers.configs")
 
 STOCHASTIC = [
     ("DDIM", {}, {"eta": 1.0}),
@@ -244,6 +246,23 @@ def test_samples_at_their_own_timesteps() -> None:
         s.step(out, s.timesteps[at], x)
 
 
+def test_churn_and_tokens_by_seeds_do_not_know_their_batch() -> None:
+    x, out = torch.randn(3, 4, 6), torch.randn(3, 4, 6)
+    for name, config, options in (
+        ("EulerDiscrete", {}, {"s_churn": 3.0}),
+        ("FlowMatchEulerDiscrete", {"stochastic_sampling": True}, {}),
+    ):
+        s = make(name, config)
+        s.set_timesteps(5)
+        t, results = s.timesteps[1], []
+        for rows in ([0, 1, 2], [0], [1], [2]):
+            if name.startswith("Flow"):
+                options = {"per_token_timesteps": t.expand(len(rows), 4)}
+            seeds = [7 + k for k in rows]
+            results.append(s.step(out[rows], t, x[rows], seeds=seeds, return_dict=False, **options)[0])
+        assert torch.equal(results[0], torch.cat(results[1:]))
+
+
 def test_gradients_go_through_a_step() -> None:
     s = make("DPMSolverMultistep")
     s.set_timesteps(5)
@@ -304,6 +323,8 @@ def test_other_solvers_on_any_configuration(solver: str, name: str, grid: Any) -
 def test_what_is_said() -> None:
     with pytest.raises(ValueError, match="unknown scheduler class"):
         FastScheduler.from_config({"_class_name": "VQDiffusionScheduler"})
+    with pytest.raises(TypeError, match="from_config"):
+        FastScheduler(solver="ddim")
     with pytest.raises(ValueError, match="no _class_name"):
         FastScheduler.from_config(diffusers.LMSDiscreteScheduler().config)
     assert FastScheduler.from_config(diffusers.DDIMScheduler().config).peer == "DDIMScheduler"
@@ -326,9 +347,14 @@ def test_what_is_said() -> None:
         ("DDPM", {"variance_type": "fixed_large_log"}, "fixed_large"),
         (
             "DPMSolverMultistep",
-            {"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "sigma_min"},
-            "sde-dpm",
+            {"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "sigma_min", "solver_order": 3},
+            "solver_order=3",
         ),
+    ]
+    refused += [
+        ("DPMSolverMultistepInverse", {"algorithm_type": "sde-dpmsolver++"}, "variance is negative"),
+        ("DPMSolverMultistepInverse", {"use_flow_sigmas": True}, "use_flow_sigmas"),
+        ("DDIMInverse", {"prediction_type": "sample"}, "set_alpha_to_one=False"),
     ]
     for name, config, words in refused:
         with pytest.raises(ValueError, match=words):
@@ -353,8 +379,31 @@ def test_what_is_said() -> None:
         s.step(torch.ones(1, 3), s.timesteps[0], torch.ones(1, 2))
     with pytest.raises(ValueError, match="eta"):
         s.step(torch.ones(1, 2), s.timesteps[0], torch.ones(1, 2), eta=0.5)
-    with pytest.raises(ValueError, match="s_churn"):
+    with pytest.raises(ValueError, match="s_churn is for EulerDiscreteScheduler"):
         s.step(torch.ones(1, 2), s.timesteps[0], torch.ones(1, 2), s_churn=1.0)
+    with pytest.raises(ValueError, match="per_token_timesteps is for FlowMatch"):
+        s.step(torch.ones(1, 2), s.timesteps[0], torch.ones(1, 2), per_token_timesteps=torch.ones(1, 2))
+    with pytest.raises(ValueError, match="from data to noise"):
+        make("DDIMInverse", solver="unipc")
+    s = make("FlowMatchEulerDiscrete")
+    s.set_timesteps(5)
+    with pytest.raises(ValueError, match="must be \\(B, tokens\\)"):
+        s.step(torch.ones(1, 2, 3), s.timesteps[0], torch.ones(1, 2, 3), per_token_timesteps=torch.ones(2))
+    s = make("EulerDiscrete")
+    s.set_timesteps(5)
+    for churn in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="s_churn must be 0 or more"):
+            s.step(torch.ones(1, 2), s.timesteps[0], torch.ones(1, 2), s_churn=churn)
+
+
+def test_a_field_that_nothing_reads_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every field of every class is read; one that were not would be said."""
+    for name, peer in configs.PEERS.items():
+        assert set(configs.fields_of(name)) <= configs.SCHEDULE | set(peer.reads)
+    bare = replace(configs.PEERS["DDIMScheduler"], reads=())
+    monkeypatch.setitem(configs.PEERS, "DDIMScheduler", bare)
+    with pytest.raises(ValueError, match="clip_sample=False is not supported; leave it at its default True"):
+        make("DDIM", {"clip_sample": False})
 
 
 @pytest.mark.parametrize("kind", ["learned_range", "learned"])

@@ -152,6 +152,32 @@ def test_dpm_adaptive(sampling: Any, double: None, order: int, pid: Any) -> None
     close(x, expected)
 
 
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize(
+    "eta, pid", [(1.0, {}), (0.4, {"rtol": 1e-2, "pcoeff": 0.2, "icoeff": 0.4, "dcoeff": 0.1})]
+)
+def test_dpm_adaptive_with_eta(sampling: Any, double: None, order: int, eta: float, pid: Any) -> None:
+    """Accepted and rejected attempts alike; their noise is asked for by the same sigmas. Where both orders
+    agree to 1e-6 of what is allowed, their difference has 8 digits, and so has the next step."""
+    options = {"order": order, "disable": True, "return_info": True, "eta": eta, "s_noise": 1.1, **pid}
+    seen: list[list[tuple[float, float]]] = [[], []]
+
+    def sampler(k: int) -> Any:
+        generator = torch.Generator().manual_seed(5)
+
+        def noise(s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            seen[k].append((float(s), float(t)))
+            return torch.randn(X.shape, generator=generator, dtype=X.dtype)
+
+        return noise
+
+    expected, info = sampling.sample_dpm_adaptive(denoise, X, 0.02, 80.0, noise_sampler=sampler(0), **options)
+    x, ours = K.sample_dpm_adaptive(denoise, X, 0.02, 80.0, noise_sampler=sampler(1), **options)
+    assert ours == info and info["n_reject"] > 0
+    np.testing.assert_allclose(seen[0], seen[1], rtol=1e-8)
+    close(x, expected)
+
+
 def test_none_is_missing(sampling: Any) -> None:
     """Every public sample_* and get_sigmas_*; their parameters in their order, with their defaults."""
     wanted = [n for n in vars(sampling) if n.startswith(("sample_", "get_sigmas_"))]

@@ -313,10 +313,17 @@ def test_callback_of_the_others(name: str, dtype: torch.dtype) -> None:
     assert torch.allclose(got, plain, rtol=1e-5, atol=1e-5)
 
 
-def test_callback_of_dpm_adaptive() -> None:
+def test_noise_of_dpm_adaptive_is_of_its_seeds() -> None:
+    options = {"eta": 1.0, **QUIET}
+    a, b, c = (K.sample_dpm_adaptive(denoise, X * 14.6, 0.03, 14.6, seeds=k, **options) for k in (3, 3, 4))
+    assert torch.equal(a, b) and not torch.equal(a, c) and a.isfinite().all()
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5])
+def test_callback_of_dpm_adaptive(eta: float) -> None:
     facts: list[dict[str, Any]] = []
     _, info = K.sample_dpm_adaptive(
-        denoise, X * 14.6, 0.03, 14.6, callback=facts.append, return_info=True, **QUIET
+        denoise, X * 14.6, 0.03, 14.6, callback=facts.append, return_info=True, eta=eta, **QUIET
     )
     assert [f["i"] for f in facts] == list(range(info["steps"]))
     assert {"x", "i", "sigma", "sigma_hat", "denoised", "t", "t_up"} == facts[0].keys()
@@ -410,8 +417,13 @@ def test_refused_ends(low: float, top: float) -> None:
 
 
 def test_refused_by_dpm() -> None:
-    with pytest.raises(ValueError, match="eta must be 0"):
-        K.sample_dpm_adaptive(simple, BATCH, 0.1, 1.0, eta=0.5, **QUIET)
+    for wrong, words in (
+        ({"eta": 1.5}, r"eta must lie in \[0, 1\]"),
+        ({"eta": 0.5, "legacy": False}, "legacy=True"),
+        ({"eta": 0.5, "s_noise": float("nan")}, "s_noise must be finite"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            K.sample_dpm_adaptive(simple, BATCH, 0.1, 1.0, **wrong, **QUIET)
     for n in (0, 1.5, True):
         with pytest.raises(ValueError, match="n must be an int"):
             K.sample_dpm_fast(simple, BATCH, 0.1, 1.0, n, **QUIET)  # type: ignore[arg-type]

@@ -32,6 +32,7 @@ VP, FLOW, DiscreteVP = (
 )
 MIXTURE = GaussianMixture([0.3, 0.7], [-1.0, 1.5], [0.3, 0.5])
 X = torch.linspace(-2.2, 2.2, 9, dtype=torch.float64).reshape(1, 1, 3, 3)
+ONES = ("final_alpha_cumprod", "initial_alpha_cumprod")
 BETAS = {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear"}
 
 
@@ -52,7 +53,7 @@ def doubled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], Any]]:
         module = sys.modules[type(scheduler).__module__]
         monkeypatch.setattr(module, "torch", Doubled())
         torch.set_default_dtype(torch.float64)  # their torch.tensor([...]) of Python floats
-        for name in ("alphas_cumprod", "sigmas", "final_alpha_cumprod", "one", "betas", "alphas"):
+        for name in ("alphas_cumprod", "sigmas", *ONES, "one", "betas", "alphas"):
             if isinstance(getattr(scheduler, name, None), torch.Tensor):
                 setattr(scheduler, name, getattr(scheduler, name).double())
         if hasattr(scheduler, "sigmas_interpol"):

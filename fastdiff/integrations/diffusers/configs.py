@@ -42,6 +42,7 @@ class Peer:
     extra     what `step` returns besides prev_sample
     cast      its result has the dtype of the network's output
     reads     fields of the step, besides those of the schedule
+    inverse   it goes from data to noise
     """
 
     solver: Callable[[Any], Solver]
@@ -52,6 +53,7 @@ class Peer:
     extra: str | None = None
     cast: bool = False
     reads: tuple[str, ...] = ()
+    inverse: bool = False
 
 
 # fields that diffusers' own set_timesteps and constructor use up; both families' tables come out of them
@@ -180,10 +182,31 @@ def _multistep(r: Request) -> Solver:
         if order < 3:
             return r.stepped(_made("dpmpp-2m-sde", order=order, weight=weight), orders)
         return r.stepped(peers.SDE3M(legacy=r.legacy, weight=weight), orders)
-    raise ValueError(
-        f"algorithm_type={kind!r} is not supported; allowed: 'dpmsolver', 'dpmsolver++', 'sde-dpmsolver++' "
-        "(diffusers gives 'sde-dpmsolver' up too)"
-    )
+    if kind == "sde-dpmsolver":
+        if order == 3:
+            raise ValueError("algorithm_type='sde-dpmsolver' with solver_order=3 has no formula; use 1 or 2")
+        return r.stepped(peers.SDENoise(order=order, weight=weight), orders)
+    raise unknown("algorithm_type", kind, ("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"))
+
+
+def _noising(r: Request) -> Solver:
+    if r.schedule.predicts == "data" and r.schedule.times[r.first] == 0:
+        raise ValueError(
+            "prediction_type='sample': at sigma = 0 a data prediction says nothing of the noise, NaN in "
+            "diffusers; set set_alpha_to_one=False"
+        )
+    return r.stepped(peers.Noising())
+
+
+def _inverse(r: Request) -> Solver:
+    if str(r.get("algorithm_type")).startswith("sde"):
+        raise ValueError(
+            f"algorithm_type={r.get('algorithm_type')!r}: from data to noise a step's variance is "
+            "negative, NaN in diffusers; allowed: 'dpmsolver', 'dpmsolver++'"
+        )
+    if r.get("use_flow_sigmas"):
+        raise ValueError("use_flow_sigmas: diffusers' levels fall here, towards the data; leave it out")
+    return _multistep(r)
 
 
 def _singlestep(r: Request) -> Solver:
@@ -307,6 +330,10 @@ PEERS: dict[str, Peer] = {
     "DPMSolverSinglestepScheduler": Peer(
         _singlestep, spent="each", reads=(*MULTISTEP, *THRESHOLD, "variance_type")
     ),
+    "DPMSolverMultistepInverseScheduler": Peer(
+        _inverse, reads=(*MULTISTEP, *THRESHOLD, "variance_type"), inverse=True
+    ),
+    "DDIMInverseScheduler": Peer(_noising, "alphas", extra="pred_original_sample", reads=CLIP, inverse=True),
     "DEISMultistepScheduler": Peer(_deis, reads=(*MULTISTEP, *THRESHOLD)),
     "UniPCMultistepScheduler": Peer(
         _unipc,

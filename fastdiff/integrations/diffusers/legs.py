@@ -26,10 +26,12 @@ from ...core.predict import convert, input_scale
 from ...core.process import Process
 from ...core.recorder import INPUT, NAME, NOISE
 from ...noise.streams import column_stream
+from ...ops._checks import MAX_OUT
 from ...solvers.lcm import LCM
 from ...solvers.tcd import TCD
 
 HOOK_ARGS = 4
+NEXT, DATA, JUMP = range(3)  # what `step` returns besides the next sample: nothing, x0, what x0 leads to
 Row = dict[int, Any]
 Key = tuple[int, int]  # step and column of a draw
 
@@ -37,7 +39,8 @@ Key = tuple[int, int]  # step and column of a draw
 @dataclass(frozen=True)
 class Pass:
     """One linear step: registers read and written, the table (outputs, inputs + draws), and the draws; or a
-    call of `act` ("hook", its number; "call:...", with t and params) on registers."""
+    call of `act` ("hook", its number; "call:...", with t and params) on registers. over: for each output an
+    input that is read here for the last time and in whose place it may be written, or -1."""
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
@@ -45,6 +48,7 @@ class Pass:
     draws: tuple[Key, ...] = ()
     spans: tuple[Any, ...] = ()
     act: tuple[str, int, float, tuple[float, ...]] | None = None
+    over: tuple[int, ...] = ()
 
     @cached_property
     def counters(self) -> list[int]:
@@ -86,44 +90,72 @@ class Legs:
     sign    -1: the network's output is the negative of a prediction
     spends  every leg above this time takes a draw of a generator; None: those that need one
     early   the solver asks its network at the end of a step, so that its own state is not the sample
+    extra   what a step returns besides the next sample: NEXT, DATA, JUMP
     """
 
-    def __init__(self, recipe: Recipe, scaled: bool, sign: float, spends: float | None, early: bool):
+    def __init__(
+        self, recipe: Recipe, scaled: bool, sign: float, spends: float | None, early: bool, extra: int
+    ):
         self.recipe, self.process, self.predicts = recipe, recipe.process, recipe.predicts
         self.solver, self.hooks = recipe.solver.describe(), recipe.hooks
-        units = Units(self.process, self.predicts, scaled, sign)
+        self.units = units = Units(self.process, self.predicts, scaled, sign)
         made = None if early else of_record(recipe, units)
-        self.early = early
+        self.early, self.extra = early, extra
         if made is None:
             made = of_plan(self.plan, units)
         self.legs = finished(made, spends)
         # the network's input over the caller's sample
         self.shown = [1 / units.seen(self.process.node(leg.t)) for leg in self.legs]
-        self._tables: dict[tuple[torch.dtype, torch.device], list[list[Tensor | None]]] = {}
+        self._tables: dict[tuple[torch.dtype, torch.device], tuple[list[list[Tensor | None]], ...]] = {}
         self._rows: dict[Any, Tensor] = {}
 
     @cached_property
     def plan(self) -> Plan:
         return compiled(self.recipe)
 
-    def tables(self, dtype: torch.dtype, device: torch.device) -> list[list[Tensor | None]]:
-        """By leg and pass, rounded once."""
+    def tables(
+        self, dtype: torch.dtype, device: torch.device, both: bool = False
+    ) -> list[list[Tensor | None]]:
+        """By leg and pass, rounded once. both: where a pass reads what the second result is made of, its
+        table has one row more."""
         found = self._tables.get((dtype, device))
         if found is None:
-            found = [
-                [
-                    None if p.table is None else torch.tensor(p.table, dtype=dtype).to(device)
-                    for p in leg.passes
-                ]
-                for leg in self.legs
+            alone = [
+                [None if p.table is None else _at(p.table, dtype, device) for p in g.passes]
+                for g in self.legs
             ]
-            self._tables[dtype, device] = found
-        return found
+            joined = [self._joined(g, some, dtype, device) for g, some in zip(self.legs, alone, strict=True)]
+            found = self._tables[dtype, device] = alone, joined
+        return found[both]
+
+    def _joined(
+        self, leg: Leg, tables: list[Tensor | None], dtype: torch.dtype, device: torch.device
+    ) -> list[Tensor | None]:
+        if self.extra == NEXT or isinstance(leg.x0, int):
+            return tables
+        for n, p in reversed([*enumerate(leg.passes)]):
+            A, wanted = p.table, (leg.samples[0], leg.output)
+            if A is None or len(A) == MAX_OUT or not {*wanted} <= {*p.inputs}:
+                continue
+            row = np.zeros((1, A.shape[1]))
+            row[0, [p.inputs.index(r) for r in wanted]] = self.second(leg, self.extra == JUMP)
+            return [*tables[:n], _at(np.concatenate([A, row]), dtype, device), *tables[n + 1 :]]
+        return tables
+
+    def second(self, leg: Leg, jump: bool) -> tuple[float, float]:
+        """Weights of the sample and of the output (or of the x0 that a hook made) in the data prediction, or
+        in what a distilled network jumps to."""
+        a, b = leg.x0 if isinstance(leg.x0, tuple) else (0.0, 1.0)
+        weights = self.jump(leg) if jump else None
+        return (a, b) if weights is None else (weights[0] + weights[1] * a, weights[1] * b)
 
     def row(self, weights: tuple[float, float], dtype: torch.dtype, device: torch.device) -> Tensor:
-        key = weights, dtype, device
+        return self.table((weights,), dtype, device)
+
+    def table(self, rows: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        key = rows, dtype, device
         if key not in self._rows:
-            self._rows[key] = torch.tensor([weights], dtype=dtype).to(device)
+            self._rows[key] = torch.tensor(rows, dtype=dtype).to(device)
         return self._rows[key]
 
     def jump(self, leg: Leg) -> tuple[float, float] | None:
@@ -171,8 +203,8 @@ class Legs:
 
 
 @lru_cache(maxsize=128)
-def legs_of(recipe: Recipe, scaled: bool, sign: float, spends: float | None, early: bool) -> Legs:
-    return Legs(recipe, scaled, sign, spends, early)
+def legs_of(recipe: Recipe, scaled: bool, sign: float, spends: float | None, early: bool, extra: int) -> Legs:
+    return Legs(recipe, scaled, sign, spends, early, extra)
 
 
 @dataclass(frozen=True)
@@ -418,6 +450,8 @@ def finished(made: Sequence[Leg], spends: float | None) -> list[Leg]:
                 reads.setdefault(d, i)
         alive.append(later - {*leg.samples, leg.output, leg.further})
     alive.reverse()
+    # a hook may hand back what it was given
+    lent = {r for leg in made for p in leg.passes if p.act is not None for r in p.inputs}
     seen: set[Key] = set()
     legs, steps = [], set()
     for i, leg in enumerate(made):
@@ -431,6 +465,7 @@ def finished(made: Sequence[Leg], spends: float | None) -> list[Leg]:
         legs.append(
             replace(
                 leg,
+                passes=_written_over(leg, alive[i + 1], lent),
                 new=tuple(d for d in here if d not in seen),
                 last=tuple(d for d in here if reads[d] == i),
                 held=tuple(sorted(alive[i] & raws)),
@@ -442,3 +477,22 @@ def finished(made: Sequence[Leg], spends: float | None) -> list[Leg]:
         seen.update(here)
         steps.add(leg.step)
     return legs
+
+
+def _at(A: np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(A, dtype=dtype).to(device)
+
+
+def _written_over(leg: Leg, after: set[int], lent: set[int]) -> tuple[Pass, ...]:
+    """The passes with what each may write over: what it reads and nothing reads later."""
+    later, made = after | lent | {leg.output, leg.further, *leg.samples}, []
+    for p in reversed(leg.passes):
+        if p.table is None:
+            made.append(p)
+        else:
+            last = [r for r in p.inputs if r not in later]
+            own = [r for r in p.outputs if r != leg.result]
+            over = dict(zip(own, last, strict=False))
+            made.append(replace(p, over=tuple(over.get(r, -1) for r in p.outputs)))
+        later = later | set(p.inputs)
+    return tuple(reversed(made))

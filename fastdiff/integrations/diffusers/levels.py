@@ -12,6 +12,7 @@ from torch import Tensor
 from ...noise.seeds import resolve
 from ...ops.linear_step import linear_step
 from .configs import PEERS
+from .output import FastSchedulerOutput
 from .schedule import Schedule
 
 
@@ -102,8 +103,6 @@ class Levelled:
         return_dict: bool,
     ) -> Any:
         """A step of every sample from a timestep of its own."""
-        from .stepping import FastSchedulerOutput
-
         legs = self._compiled(0, settings)  # type: ignore[attr-defined]
         if not legs.memoryless:
             raise ValueError(

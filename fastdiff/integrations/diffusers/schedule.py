@@ -169,6 +169,12 @@ def _of_alphas(name: str, peer: Any, kind: str, legacy: bool, common: dict[str, 
     if name == "PNDMScheduler":
         n = np.asarray(peer._timesteps, dtype=np.int64)[::-1]
     stride = N // int(peer.num_inference_steps or N)
+    if PEERS[name].inverse:  # each step ends at its own timestep and begins a stride below, or at the data
+        clean = 0.0 if float(peer.initial_alpha_cumprod) == 1 else 1 / N
+        begins = [(min(m, N - 1) + 1) / N if m >= 0 else clean for m in (n - stride).tolist()]
+        ends = tuple(((n + 1) / N).tolist())
+        times = np.array([*begins, ends[-1]])
+        return Schedule(process, times, ends, n.astype(np.float64), predicts=kind, stride=stride, **common)
     if name in STRIDED and legacy:
         ends = tuple((m + 1) / N if m >= 0 else final for m in (n - stride).tolist())
     else:

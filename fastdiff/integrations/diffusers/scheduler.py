@@ -10,7 +10,6 @@ time each take a `session()`.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import fields as dataclass_fields
 from typing import Any
@@ -27,11 +26,14 @@ from ...core.hook import Hook
 from ...core.plan import Recipe
 from ...core.solver import Solver, solvers
 from ...guidance.clip import Clip
+from .churn import Churning
 from .configs import OURS, PEERS, Request, Threshold, fields_of, guessed, peer_class, read
-from .legs import Legs, legs_of
+from .legs import DATA, JUMP, NEXT, Legs, legs_of
 from .levels import Levelled
+from .memory import Memory
+from .output import JUMPS, FastSchedulerOutput
 from .schedule import Schedule, ask, make_peer, regrid, schedule_of, tell
-from .stepping import WITH_ETA, FastSchedulerOutput, Settings, Stepping
+from .stepping import WITH_ETA, Settings, Stepping
 
 __all__ = ["FastScheduler", "FastSchedulerOutput"]
 
@@ -55,7 +57,7 @@ class Shared:
         self.legs: dict[Any, Legs] = {}
 
 
-class FastScheduler(Stepping, Levelled, SchedulerMixin, ConfigMixin):
+class FastScheduler(Stepping, Churning, Levelled, SchedulerMixin, ConfigMixin):
     """See the module. Made by `from_config` or `from_pretrained`."""
 
     _compatibles = list(PEERS)
@@ -63,8 +65,8 @@ class FastScheduler(Stepping, Levelled, SchedulerMixin, ConfigMixin):
 
     def __init__(
         self,
-        config: Mapping[str, Any],
-        peer: str,
+        config: Mapping[str, Any] | None = None,
+        peer: str | None = None,
         *,
         solver: str | None = None,
         grid: str | None = None,
@@ -74,6 +76,10 @@ class FastScheduler(Stepping, Levelled, SchedulerMixin, ConfigMixin):
         noise: str | None = None,
         solver_options: Mapping[str, Any] | None = None,
     ):
+        if config is None or peer is None:
+            raise TypeError(
+                "FastScheduler is made of a configuration: FastScheduler.from_config(pipe.scheduler)"
+            )
         own = {
             "peer": peer,
             "solver": solver,
@@ -90,6 +96,8 @@ class FastScheduler(Stepping, Levelled, SchedulerMixin, ConfigMixin):
         self._takes_eta = solver is None and peer in WITH_ETA
         if noise not in NOISES:
             raise ValueError(f"noise={noise!r}; allowed: None (independent draws) and 'path'")
+        if PEERS[peer].inverse and (solver is not None or grid is not None):
+            raise ValueError(f"{peer} goes from data to noise, for which solver= and grid= have no other way")
         if grid is not None:
             grids.get(grid)
         elif grid_options:
@@ -104,7 +112,7 @@ class FastScheduler(Stepping, Levelled, SchedulerMixin, ConfigMixin):
         self.timesteps = getattr(template, "timesteps", None)
         self.sigmas = getattr(template, "sigmas", None)
         self._values: list[float] = []
-        self._base = -1
+        self._base, self._memory = -1, Memory()
         self._start: Any = getattr(template, "init_noise_sigma", 1.0)
         self._reset()
 
@@ -150,11 +158,16 @@ class FastScheduler(Stepping, Levelled, SchedulerMixin, ConfigMixin):
     def session(self, seeds: Any = None) -> FastScheduler:
         """This scheduler with a state of its own: for a request that runs while others do. Tables and plans
         are shared."""
-        other = copy.copy(self)
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._memory = Memory()
         if seeds is not None:
             other.seeds = seeds
         other._reset()
         return other
+
+    def __copy__(self) -> FastScheduler:
+        return self.session()
 
     def __deepcopy__(self, memo: Any) -> FastScheduler:
         return self.session()
@@ -277,7 +290,8 @@ class FastScheduler(Stepping, Levelled, SchedulerMixin, ConfigMixin):
             if own is None and peer.spent != "used" and solver.stochastic:
                 spends = 0.0 if peer.spent == "each" else 1.5 / schedule.train_steps
             early = getattr(solver, "inner", solver).key in EARLY
-            found = legs_of(recipe, peer.scaled, schedule.sign, spends, early)
+            extra = NEXT if peer.extra is None else JUMP if peer.extra in JUMPS else DATA
+            found = legs_of(recipe, peer.scaled, schedule.sign, spends, early, extra)
             self._shared.legs[key] = found
         return found
 

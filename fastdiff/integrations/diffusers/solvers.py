@@ -4,6 +4,8 @@
     Singlestep   DPM-Solver's singlestep on a grid given beforehand: the groups' inner nodes are grid points
     Corrected    UniPC without its corrector at some steps
     SDE3M        the third-order stochastic step with -1/2 where the expansion has +1/2
+    SDENoise     SDE-DPM-Solver, on noise predictions
+    Noising      DDIM from data to noise
     PNDM         pseudo linear multistep on integer indices with a fixed stride, slopes averaged raw
     DDPM         fixed_large noise after the last step
     EnteredLMS   LMS entered later, as image-to-image does
@@ -18,13 +20,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...core.math import plain
+from ...core.math import expm1, plain, sqrt
 from ...core.process import Node
 from ...core.solver import Past, Solver
 from ...solvers._adams import interpolated, mixed
 from ...solvers._coordinates import add, total
 from ...solvers._exponential import Known, adams, fresh, multistep
+from ...solvers.ddim import DDIM
 from ...solvers.ddpm import DDPM as Posterior
+from ...solvers.dpmpp_2m_sde import DPMpp2MSDE
 from ...solvers.dpmpp_3m_sde import DPMpp3MSDE
 from ...solvers.lms import LMS
 from ...solvers.unipc import UniPC
@@ -158,6 +162,38 @@ class SDE3M(DPMpp3MSDE):
             p.x = adams(p.x, s, t, "data", known, 1, 0.5) - t.alpha / 2 * second(s, t, known)
         p.x = p.x + t.sigma * fresh(p, s, t, 1)
         return known[::-1]
+
+
+@dataclass(frozen=True)
+class SDENoise(DPMpp2MSDE):
+    """x_t = alpha_t / alpha_s x_s - 2 sigma_t ((e^h - 1) e_0 + c d) + sigma_t sqrt(e^(2 h) - 1) xi, with
+    c = (e^h - 1) / 2, or for "heun" (e^h - 1) / h - 1, and d = (e_0 - e_1) h / h_previous."""
+
+    predicts = "noise"
+
+    def step(self, p: Any, s: Node, t: Node, past: Past) -> Past:
+        h, e0 = t.lam - s.lam, p.model(p.x, s)
+        mean = expm1(h) * e0
+        if past:
+            u, e1 = past[-1]
+            c = expm1(h) / 2 if self.weight == "midpoint" else expm1(h) / h - 1
+            mean = mean + c * (h / (s.lam - u.lam)) * (e0 - e1)
+        p.x = t.alpha / s.alpha * p.x - 2 * t.sigma * mean + t.sigma * sqrt(expm1(2 * h)) * p.noise(s, t, 1)
+        return [(s, e0)]
+
+    def first(self, p: Any, s: Node, t: Node) -> Past:
+        p.x = t.alpha * p.model(p.x, s, "data") + t.sigma * p.noise(s, t, 1)
+        return []
+
+
+@dataclass(frozen=True)
+class Noising(DDIM):
+    """Its first step may begin at the data, sigma = 0. A clip bends the data prediction alone."""
+
+    reproject: bool = False
+
+    def step(self, p: Any, s: Node, t: Node, past: Past) -> Past:
+        return self.jump(p, s, t, 0)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,46 +15,13 @@ from ...ops.linear_step import linear_step
 from ...runtime.noise import Source, walk_of
 from ...runtime.operators import OPERATORS
 from .configs import PEERS
-from .legs import Leg, Legs, Pass
+from .legs import JUMP, NEXT, Leg, Legs, Pass
+from .memory import Memory
+from .output import EXTRAS, FastSchedulerOutput, data
 
 Settings = tuple[float | None, bool]  # eta, use_clipped_model_output
-JUMPS = ("denoised", "pred_noised_sample")
-EXTRAS: dict[str | None, tuple[str, ...]] = {None: (), **{k: (k,) for k in ("pred_original_sample", *JUMPS)}}
+PLAIN: Settings = (None, False)
 WITH_ETA = ("DDIMScheduler", "DDIMParallelScheduler", "TCDScheduler")
-
-
-class FastSchedulerOutput(Mapping):
-    """prev_sample, and the data prediction where it is asked for: `pred_original_sample`, or what distilled
-    networks jump to (`denoised`, `pred_noised_sample`), is computed when it is read."""
-
-    __slots__ = ("prev_sample", "_make", "_names")
-
-    def __init__(self, prev_sample: Tensor, make: Callable[[bool], Tensor], names: tuple[str, ...] = ()):
-        self.prev_sample, self._make, self._names = prev_sample, make, ("prev_sample", *names)
-
-    @property
-    def pred_original_sample(self) -> Tensor:
-        return self._make(False)
-
-    @property
-    def denoised(self) -> Tensor:
-        return self._make(True)
-
-    @property
-    def pred_noised_sample(self) -> Tensor:
-        return self._make(True)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __getitem__(self, k: Any) -> Any:
-        return getattr(self, k) if isinstance(k, str) else self.to_tuple()[k]
-
-    def to_tuple(self) -> tuple[Tensor, ...]:
-        return tuple(self.values())
 
 
 class Stepping:
@@ -68,23 +35,27 @@ class Stepping:
     timesteps: Any
     _values: list[float]
     _base: int
+    _memory: Memory
 
     _compiled: Callable[[int, Settings], Legs]
     _plan_schedule: Any  # raises where set_timesteps is missing
     _step_each: Callable[..., Any]
+    _step_tokens: Callable[..., Any]
+    _churned: Callable[..., Any]
+    _step_churned: Callable[..., Any]
 
     def _reset(self) -> None:
         self._step_index: int | None = None
         self._begin_index: int | None = None
         self._legs: Legs | None = None
         self._offset = self._before = 0  # timesteps and steps that the legs leave out
-        self._settings: Settings = (None, False)
+        self._settings = PLAIN
         self._forget()
 
     def _forget(self) -> None:
         self._registers: dict[int, Tensor] = {}
         self._versions: dict[int, int] = {}
-        self._buffers: dict[int, Tensor] = {}
+        self._ours: set[int] = set()  # registers whose memory nobody else has seen
         self._drawn: dict[tuple[int, int], Tensor] = {}
         self._rng: Tensor | None = None
         self._source: Source | None = None
@@ -143,6 +114,12 @@ class Stepping:
                 return int(timestep.storage_offset())
         return None
 
+    def _expects(self, timestep: Any, index: int) -> bool:
+        """Whether it is the element that is next: `_place` in short."""
+        if type(timestep) is not Tensor or timestep.dim():
+            return False
+        return timestep.storage_offset() == index and timestep.untyped_storage().data_ptr() == self._base
+
     def _enter(self, timestep: Any, settings: Settings) -> int:
         """The index at which the step stands; begins a run, or begins anew where the caller has jumped."""
         index, place = self._step_index, self._place(timestep)
@@ -175,9 +152,9 @@ class Stepping:
             if eta or clipped:
                 raise ValueError(
                     f"step: eta={eta!r}, use_clipped_model_output={clipped!r} are read by DDIM's and TCD's "
-                    "configurations; a solver's own options go to from_config"
+                    "configurations; a solver's own options go to from_config, s_churn and its kin by name"
                 )
-            return None, False
+            return PLAIN
         if not eta:  # a pipeline's default
             eta = dict(self.config.solver_options).get("eta", eta)
         return eta, bool(clipped)
@@ -195,6 +172,10 @@ class Stepping:
         *,
         seeds: Any = None,
         s_churn: float = 0.0,
+        s_tmin: float = 0.0,
+        s_tmax: float = float("inf"),
+        s_noise: float = 1.0,
+        per_token_timesteps: Tensor | None = None,
     ) -> Any:
         """From the sample and the network's output at it to the next sample.
 
@@ -203,17 +184,33 @@ class Stepping:
         generator       noise as diffusers makes it: torch.randn
         seeds           noise by sample: each draws from its own (seed, id), whatever its batch
         variance_noise  the noise itself
+        s_churn         of EulerDiscrete and EDMEuler, with s_tmin, s_tmax and s_noise: noise before the step
+        per_token_timesteps  of FlowMatchEuler: (B, tokens), each goes down to the next level
 
         Returns FastSchedulerOutput, or with return_dict=False the tuple that diffusers' class returns.
         """
-        if isinstance(eta, (torch.Generator, list)):  # where diffusers' class takes no eta
+        if eta is not None and isinstance(
+            eta, (torch.Generator, list)
+        ):  # where diffusers' class takes no eta
             eta, generator = None, eta
-        settings = self._read(eta, use_clipped_model_output)
-        if s_churn:
-            raise ValueError("step: s_churn is not supported; samples would change before the network call")
-        if isinstance(timestep, Tensor) and timestep.dim() == 1 and len(timestep) > 1:
-            return self._step_each(model_output, timestep, sample, settings, generator, seeds, return_dict)
-        index = self._enter(timestep, settings)
+        plain = not (eta or use_clipped_model_output or self._takes_eta)
+        settings = PLAIN if plain else self._read(eta, use_clipped_model_output)
+        if s_churn or per_token_timesteps is not None:
+            given = (model_output, timestep, sample, settings, generator, seeds, variance_noise, return_dict)
+            if per_token_timesteps is not None:
+                if s_churn:
+                    raise ValueError("step: give one of s_churn and per_token_timesteps")
+                return self._step_tokens(per_token_timesteps, *given)
+            weights = self._churned(timestep, settings, s_churn, s_tmin, s_tmax, s_noise)
+            if weights is not None:
+                return self._step_churned(weights, *given)
+        index = self._step_index
+        if index is None or settings != self._settings or not self._expects(timestep, index):
+            if isinstance(timestep, Tensor) and timestep.dim() == 1 and len(timestep) > 1:
+                return self._step_each(
+                    model_output, timestep, sample, settings, generator, seeds, return_dict
+                )
+            index = self._enter(timestep, settings)
         legs, registers, peer = self._legs, self._registers, PEERS[self.peer]
         assert legs is not None
         k = index - self._offset
@@ -238,35 +235,48 @@ class Stepping:
         for r in leg.samples:
             registers[r] = sample
         registers[leg.output] = model_output
-        if not model_output.is_inference():
+        if self._ours:
+            self._ours.difference_update((*leg.samples, leg.output, leg.further))
+        if leg.output not in leg.drop and not model_output.is_inference():
             self._versions[leg.output] = model_output._version
         dtype = model_output.dtype if peer.cast else sample.dtype
-        result = self._run(legs, k, dtype, generator, seeds, variance_noise)
+        both = not return_dict and legs.extra != NEXT
+        result, x0 = self._run(legs, k, dtype, generator, seeds, variance_noise, both)
         self._step_index = index + 1
-        if not return_dict and peer.extra is None:
-            return (result,)
         bent = registers[leg.x0] if isinstance(leg.x0, int) else None
         for r in leg.drop:
             registers.pop(r, None)
+        if not return_dict and not both:
+            return (result,)
+        if x0 is not None:
+            return result, x0
 
         def make(jump: bool) -> Tensor:
             return data(legs, leg, sample, model_output, bent, jump)
 
         if return_dict:
             return FastSchedulerOutput(result, make, EXTRAS[peer.extra])
-        return result, make(peer.extra in JUMPS)
+        return result, make(legs.extra == JUMP)
 
     def _run(
-        self, legs: Legs, k: int, dtype: torch.dtype, generator: Any, seeds: Any, given: Tensor | None
-    ) -> Tensor:
-        """The passes of leg k; its result."""
-        leg, registers = legs.legs[k], self._registers
+        self,
+        legs: Legs,
+        k: int,
+        dtype: torch.dtype,
+        generator: Any,
+        seeds: Any,
+        given: Tensor | None,
+        both: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The passes of leg k; its result, and the second one where a pass makes it on its way."""
+        leg, registers, x0 = legs.legs[k], self._registers, None
         like = registers[leg.samples[0]]
         by_sample = seeds is not None or self.seeds is not None or self._rng is not None
         if leg.new or leg.last or leg.spends:
             self._noise(legs, leg, like, generator, seeds, given, by_sample)
         double = torch.float64 in (like.dtype, registers[leg.output].dtype)
-        tables = legs.tables(torch.float64 if double else torch.float32, like.device)[k]
+        both = both and dtype == like.dtype
+        tables = legs.tables(torch.float64 if double else torch.float32, like.device, both)[k]
         for p, A in zip(leg.passes, tables, strict=True):
             if p.table is None:
                 self._act(legs, p)
@@ -281,25 +291,31 @@ class Stepping:
                 draws = draws if not self._before else [d + self._before for d in draws]
             if route(T) == EAGER:
                 outs = [
-                    self._memory(r, r == leg.result and p is leg.passes[-1], like, dtype) for r in p.outputs
+                    self._into(r, over, leg, like, dtype) for r, over in zip(p.outputs, p.over, strict=True)
                 ]
+                if len(outs) < len(A):
+                    outs.append(self._memory.tensor(like, dtype))
                 linear_step(T, A, rng=self._rng, draws=draws, streams=streams, out=outs)
             else:
                 outs = linear_step(T, A, rng=self._rng, draws=draws, streams=streams, dtype=dtype)
-            for r, y in zip(p.outputs, outs, strict=True):
+            for r, y in zip(p.outputs, outs, strict=False):
                 registers[r] = y
+            if len(outs) > len(p.outputs):
+                x0 = outs[-1]
         for d in leg.last:
             self._drawn.pop(d, None)
-        return registers[leg.result]
+        return registers[leg.result], x0
 
-    def _memory(self, r: int, given_away: bool, like: Tensor, dtype: torch.dtype) -> Tensor:
-        """A new tensor for what the caller gets; the run's own for its history."""
-        if given_away:
-            return torch.empty(like.shape, dtype=dtype, device=like.device)
-        held = self._buffers.get(r)
-        if held is None or held.shape != like.shape or held.dtype != dtype:
-            held = self._buffers[r] = torch.empty(like.shape, dtype=dtype, device=like.device)
-        return held
+    def _into(self, r: int, over: int, leg: Leg, like: Tensor, dtype: torch.dtype) -> Tensor:
+        """Memory for register r: that of `over`, which this pass reads for the last time, if it is ours."""
+        if r == leg.result:
+            return self._memory.tensor(like, dtype)
+        ours, y = self._ours, None
+        if over in ours:
+            ours.discard(over)
+            y = self._registers.pop(over)
+        ours.add(r)
+        return self._memory.tensor(like, dtype) if y is None or y.dtype != dtype else y
 
     def _act(self, legs: Legs, p: Pass) -> None:
         assert p.act is not None
@@ -354,15 +370,3 @@ def halves(output: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
             f"step: model_output has shape {tuple(output.shape)}, the sample {want}; they must agree"
         )
     return output[:, : want[1]], output[:, want[1] :]
-
-
-def data(legs: Legs, leg: Leg, sample: Tensor, output: Tensor, bent: Tensor | None, jump: bool) -> Tensor:
-    """The data prediction, or what distilled networks jump to."""
-    weights = legs.jump(leg) if jump else None
-    if bent is not None and weights is None:
-        return bent
-    T = [sample, output if bent is None else bent]
-    a, b = leg.x0 if isinstance(leg.x0, tuple) else (0.0, 1.0)
-    row = (a, b) if weights is None else (weights[0] + weights[1] * a, weights[1] * b)
-    wide = torch.float64 if torch.float64 in (T[0].dtype, T[1].dtype) else torch.float32
-    return linear_step(T, legs.row(row, wide, sample.device))[0]

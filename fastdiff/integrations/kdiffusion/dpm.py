@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor
 
 from ...core.solver import solvers
+from ...noise.brownian_path import BrownianPath
 from ...runtime.adaptive import AdaptiveSampler
 from ...runtime.denoiser import Denoiser
+from .ancestral_adaptive import Controller, ancestral, gains
 from .formulas import Fast
 from .run import (
     bar_of,
@@ -101,11 +104,12 @@ def sample_dpm_adaptive(
     """DPM-Solver-12 and -23 from sigma_max to sigma_min, which choose their steps. return_info: (x, counts).
 
     legacy=True takes one step for the whole batch; False one for each sample, and the counts are tensors. The
-    callback sees the state that an attempt begins with. eta must be 0.
+    callback sees the state that an attempt begins with. eta > 0, of legacy=True alone, steps as ancestral
+    Euler does: lower, and back by noise.
     """
     extra_args = check_arguments(x, extra_args, callback, noise_sampler, legacy)
-    if eta:
-        raise ValueError(f"sample_dpm_adaptive: eta must be 0, got {eta!r}; sample_dpmpp_sde is stochastic")
+    if not 0 <= eta <= 1:
+        raise ValueError(f"sample_dpm_adaptive: eta must lie in [0, 1], got {eta!r}")
     top, low, flows = _ends(model, sigma_min, sigma_max, legacy, flow)
     solver: Any = solvers.make(
         "dpm-adaptive",
@@ -121,6 +125,38 @@ def sample_dpm_adaptive(
         legacy=legacy,
     )
     process = process_of(top, flows)
+    if eta:
+        if not legacy:
+            raise ValueError(
+                "sample_dpm_adaptive: eta goes with legacy=True; with legacy=False every sample has its own "
+                "steps, and sample_dpmpp_sde is stochastic"
+            )
+        if not math.isfinite(s_noise):
+            raise ValueError(f"sample_dpm_adaptive: s_noise must be finite, got {s_noise!r}")
+        if noise_sampler is None:
+            noise_sampler = by_path(x, low, top, seeds_of(seeds, extra_args))
+        with bar_of(None, disable) as bar, torch.no_grad():
+
+            def counted(y: Tensor, sigma: Tensor) -> Tensor:
+                if bar is not None:
+                    bar.update(1)
+                return model(y, sigma, **extra_args)
+
+            out, counts = ancestral(
+                counted,
+                x,
+                top,
+                low,
+                order=order,
+                rtol=rtol,
+                atol=atol,
+                controller=Controller(abs(h_init), gains(pcoeff, icoeff, dcoeff), accept_safety),
+                eta=eta,
+                s_noise=s_noise,
+                noise=lambda s, t: noise_sampler(x.new_tensor(s), x.new_tensor(t)),
+                callback=callback,
+            )
+        return (out, counts) if return_info else out
     with bar_of(None, disable) as bar:
         network = _Attempts(model, extra_args, order, process.node(top).pure, callback, bar)
         adaptive = AdaptiveSampler(Denoiser(network, process, predicts="data"), solver, (top, low))
@@ -131,6 +167,17 @@ def sample_dpm_adaptive(
     if legacy:
         counts = {name: int(v.max()) if v.numel() else 0 for name, v in counts.items()}
     return got.x, {"steps": counts["n_accept"] + counts["n_reject"], **counts}
+
+
+def by_path(x: Tensor, low: float, top: float, seeds: Any) -> Callable[[Any, Any], Tensor]:
+    """Increments of one Brownian path over sigma for each sample, of variance 1."""
+    path = BrownianPath(x.shape, seeds, low, top, depth=24, snap=False, dtype=x.dtype, device=x.device)
+
+    def noise(s: Tensor, t: Tensor) -> Tensor:
+        high, end = min(float(s), top), max(float(t), low)
+        return path.increment(end, high) / (high - end) ** 0.5
+
+    return noise
 
 
 class _Attempts:
