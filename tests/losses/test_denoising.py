@@ -101,7 +101,7 @@ def test_preconditioned_network_is_karras_loss() -> None:
     r = (sigma**2 + sd**2).sqrt()
     D = sd**2 / r**2 * x + sigma * sd / r * net(x / r, terms.t.log() / 4)
     want = ((r / (sigma * sd)) ** 2 * (D - x0) ** 2).mean((1, 2, 3))
-    torch.testing.assert_close(terms.weighted, want, rtol=1e-11, atol=0)
+    torch.testing.assert_close(terms.weighted, want, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("predicts", PREDICTIONS)
@@ -197,7 +197,7 @@ def test_offset_noise() -> None:
     want_loss = (
         (terms.x_t - eps.reshape(x0.shape)).square().mean((1, 2, 3))
     )  # the net gives x_t, the target is eps
-    torch.testing.assert_close(terms.loss, want_loss, rtol=1e-11, atol=0)
+    torch.testing.assert_close(terms.loss, want_loss, rtol=1e-12, atol=0)
 
 
 def test_noise_of_ones_own() -> None:
@@ -225,7 +225,7 @@ def test_a_process_with_a_const(predicts: str) -> None:
     flow = column(process.dalpha(t)) * x0 + column(process.dsigma(t)) * eps + column(process.doffset(t)) * mu
     target = {"noise": eps, "data": x0, "flow": flow}[predicts]
     want = (net(x_t, t) - target).square().mean((1, 2, 3))
-    torch.testing.assert_close(terms.loss, want, rtol=1e-11, atol=0)
+    torch.testing.assert_close(terms.loss, want, rtol=1e-12, atol=0)
 
 
 def test_importance_sampling_learns_from_its_own_losses() -> None:

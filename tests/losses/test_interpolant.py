@@ -93,7 +93,7 @@ def test_other_predictions(predicts: str) -> None:
     x_t, g = position(loss_fn, x0, x1, z, terms.t), (terms.t * (1 - terms.t)).sqrt()[:, None]
     out = net(x_t, terms.t)
     error = {"transport": out - (x1 - x0), "noise": out - z, "score": g * (out + z / g)}[predicts]
-    torch.testing.assert_close(terms.loss, error.square().mean(1), rtol=1e-11, atol=0)
+    torch.testing.assert_close(terms.loss, error.square().mean(1), rtol=1e-12, atol=0)
 
 
 def test_one_sided_linear_is_flow_matching() -> None:
@@ -116,7 +116,7 @@ def test_antithetic_pairs() -> None:
     for s in (1, -1):
         x_t = (1 - t) * x0 + t * x1 + s * g * z
         want = want + (net(x_t, terms.t) - (x1 - x0 + s * (0.5 - t) / g * z)).square().mean(1) / 2
-    torch.testing.assert_close(terms.loss, want, rtol=1e-11, atol=0)
+    torch.testing.assert_close(terms.loss, want, rtol=1e-12, atol=0)
 
 
 def test_gaussian_ends() -> None:
