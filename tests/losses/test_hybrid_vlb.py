@@ -43,7 +43,8 @@ def column(v: Tensor) -> Tensor:
 
 def written_out(process, N: int, predicts: str, net, x0: Tensor, n: Tensor, eps: Tensor, held: bool):
     """(mean squared error, nats a dimension) of each sample, from betas and their products as papers do.
-    Their 1 - abar is sigma^2 here, which keeps the digits that the difference loses where abar is almost 1."""
+    Their 1 - abar is sigma^2 here, which keeps the digits that the difference loses where abar is almost
+    1."""
     t = torch.arange(N + 1).double() / N
     abar, gone = process.alpha(t) ** 2, process.sigma(t) ** 2
     abar[0], gone[0] = 1, 0
