@@ -1,10 +1,10 @@
 """Denoising: every weighted regression on a Gaussian path.
 
-    x_t = alpha(t) x0 + sigma(t) eps          loss = E  w(t) rho(F(x_t, t) - (a x0 + b eps)),   a, b of
-    `predicts`
+    x_t = alpha(t) x0 + sigma(t) eps          loss = E  w(t) rho(F(x_t, t) - (a x0 + b eps))
 
-t from a law of times, w from a weighting (each said once for all predictions: `weightings`), rho the square
-by default. Noising is one pass, loss with its gradient another; nothing waits for a GPU.
+a and b are those of `predicts`, t from a law of times, w from a weighting (each said once for all
+predictions: `weightings`), rho the square by default. Noising is one pass, loss with its gradient another;
+nothing waits for a GPU.
 
 Sources: Ho et al. 2020, arXiv:2006.11239; Salimans & Ho 2022, arXiv:2202.00512; Karras et al. 2022,
 arXiv:2206.00364; Kingma & Gao 2023, arXiv:2303.00848; Lipman et al. 2023, arXiv:2210.02747; IADB is

@@ -1,9 +1,9 @@
 """FokkerPlanck: how far scores at neighbouring times are from belonging to one diffusion.
 
-    R = ds/dt - grad_x [ (g^2 / 2)(div s + |s|^2) - f <x, s> ]          0 for the true score
+    R = ds/dt - grad_x [ (g^2 / 2)(div s + |s|^2) - f <x, s> ]          loss = E  weight(t) |R|^2 / n
 
-As a loss beside `Denoising` it draws the laws of the ODE and of the SDE together. It costs five to seven
-network evaluations, so give it a part of the batch.
+R is 0 for the true score. As a loss beside `Denoising` it draws the laws of the ODE and of the SDE together.
+It costs five to seven network evaluations, so give it a part of the batch.
 
 Source: Lai et al. 2023, "FP-Diffusion", arXiv:2210.04296; Deveney et al. 2023, arXiv:2311.15996.
 """

@@ -1,6 +1,8 @@
 """Interpolant: regression on a path between two ends with a latent noise, a stochastic interpolant.
 
-    x_t = a(t) x0 + b(t) x1 + gamma(t) z          data x0 at t = 0, base x1 at t = 1
+    x_t = a(t) x0 + b(t) x1 + gamma(t) z          loss = E  w(t) |net(x_t, t) - target|^2
+
+with data x0 at t = 0 and the base x1 at t = 1.
 
     predicts     the network gives                      target
     "flow"       E[dx_t/dt | x_t], what an ODE follows  a' x0 + b' x1 + gamma' z
