@@ -26,7 +26,6 @@ from ..processes.flow_matching import FlowMatching as Straight
 from ..runtime.denoiser import Denoiser
 from ._loss import Loss, Net, Terms, begin, wide
 from .times import Times
-from .times import registry as times
 
 Path = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -66,9 +65,7 @@ class NFDM(Loss):
             raise ValueError(f"NFDM: straight must be a number >= 0, got {straight!r}")
         if not 0 <= t_min < t_max <= 1:
             raise ValueError(f"NFDM: t_min={t_min:g} and t_max={t_max:g} must be increasing in [0, 1]")
-        self.times = times.make(time_sampler) if isinstance(time_sampler, str) else time_sampler
-        if not isinstance(self.times, Times):
-            raise TypeError(f"NFDM: time_sampler must be a key or a Times, got {type(self.times).__name__}")
+        self.times = Times.of("NFDM", time_sampler)
         self.path, self.g2, self.straight = path, g2, float(straight)
         self.t_min, self.t_max = float(t_min), float(t_max)
         self.model = Denoiser(lambda *_: None, Straight(), predicts="data")  # how networks are called
@@ -105,11 +102,8 @@ class NFDM(Loss):
     ) -> Terms:
         """`Terms`, whose x_t is z and whose weight is 1 / (2 g^2); t (B,): times of your own."""
         given, rng = begin("NFDM", net, x0, cond, seeds)
-        importance = None
-        if t is None:
-            t, importance = self.times.draw(Straight(), rng, self.t_min, self.t_max)
+        t, importance = self.times.at("NFDM", t, Straight(), rng, self.t_min, self.t_max)
         dtype, shape = wide(x0), (-1, *[1] * (x0.dim() - 1))
-        t = t.to(x0.device, torch.float64)
         u, data = t.to(dtype), x0.to(dtype)
         half = (self.g2(u) if callable(self.g2) else torch.full_like(u, self.g2)).to(dtype) / 2
         eps = normal(x0.shape, rng, 0, TRAINING, dtype=dtype)
