@@ -37,7 +37,7 @@ class Coupling:
         found = couplings.make(given) if isinstance(given, str) else given
         if not callable(found) and not isinstance(found, Coupling):
             raise TypeError(f"{what}: coupling must be a key, a Coupling or a callable, got {given!r}")
-        return found
+        return found  # type: ignore[return-value]
 
     def pair(self, x0: Tensor, x1: Tensor, rng: Tensor) -> Tensor:
         """The rows of x1 in the order in which they belong to x0's; nothing here has a derivative."""
