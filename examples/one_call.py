@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     add = parser.add_argument
-    add("--quick", action="store_true", help="a teacher of 300 training steps, 250 of distillation")
+    add("--quick", action="store_true", help="a teacher of 300 training steps, 400 of distillation")
     add("--steps", type=int, default=1000, help="of distillation (default: %(default)s)")
     add("--batch", type=int, default=256)
     add("--intervals", type=int, default=4, help="from the noise to the data (default: %(default)s)")
@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
     args, start = parser.parse_args(argv), time.perf_counter()
     recipe = Recipe(seed=args.seed)
     if args.quick:
-        args.steps, args.batch, args.rate = 250, 128, 2e-3
+        args.steps, args.batch, args.rate = 400, 128, 2e-3
         recipe = Recipe(steps=300, batch=128, warmup=30, ema=0.98, width=128, depth=2, seed=args.seed)
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
