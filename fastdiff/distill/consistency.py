@@ -1,7 +1,7 @@
 """Consistency: f says the same of two neighbouring points of one path, and x itself at its end.
 
-    x_t = alpha_t x0 + sigma_t eps            loss = E  w_i rho( f(x_t, t), sg f_target(x_s, s) ),   t = t_i >
-    s = t_{i+1}
+    x_t = alpha_t x0 + sigma_t eps,   t = t_i > s = t_{i+1}
+    loss = E  w_i rho( f(x_t, t), sg f_target(x_s, s) )
 
     training       x_s = alpha_s x0 + sigma_s eps, the same eps
     distillation   x_s = the teacher's steps from x_t to s: any solver, any number of them. A stochastic one

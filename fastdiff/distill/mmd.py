@@ -1,7 +1,7 @@
 """MMD: a short sampler finetuned end to end, until the features of its samples have the data's law.
 
-    mmd2 = sum_{i != j} k(x_i, x_j) / (m (m - 1)) + sum_{i != j} k(y_i, y_j) / (n (n - 1)) - 2 sum k(x_i, y_j)
-    / (m n)
+    mmd2 = sum_{i != j} k(x_i, x_j) / (m (m - 1)) + sum_{i != j} k(y_i, y_j) / (n (n - 1))
+           - 2 sum k(x_i, y_j) / (m n)
 
 unbiased: 0 in the mean for equal laws, so below 0 half of the time. No Gram matrix is stored: it is summed
 tile by tile, and made again tile by tile for the gradient.

@@ -1,4 +1,9 @@
-"""bits_per_dim: nats of a whole sample as bits of each of its numbers. The one place where units change."""
+"""bits_per_dim: nats of a whole sample as bits of each of its numbers.
+
+    bits = -log_p / (n ln 2) + log2(levels / 2)          the last term for a density of data on [-1, 1]
+
+The one place where units change.
+"""
 
 from __future__ import annotations
 

@@ -16,6 +16,8 @@ from .learned_coupling import LearnedCoupling, curvature
 from .local_dsm import LocalDSM
 from .mean_reverting_ml import MeanRevertingML
 from .multiscale_dsm import MultiscaleDSM
+from .ndm import NDM
+from .nfdm import NFDM
 from .restoration import Restoration
 from .second_order import SecondOrder
 from .velocity_ml import VelocityML
@@ -23,6 +25,8 @@ from .velocity_ml import VelocityML
 names = registry.names
 
 __all__ = [
+    "NDM",
+    "NFDM",
     "CoupledDiffusion",
     "Denoising",
     "DiffEnc",

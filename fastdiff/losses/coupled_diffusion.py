@@ -1,10 +1,11 @@
 """CoupledDiffusion: what is known and what is forecast, noised on one clock with two schedules.
 
-    x_t = alpha x + sigma eps            y_t = alpha' y + sigma' eps',   alpha' = alpha^c: beta'(t) = c
-    beta(t) loss = E  w(t) rho(net(x_t, t) - y_t)
+    x_t = alpha x + sigma eps          y_t = alpha' y + sigma' eps',   alpha' = alpha^c
+    loss = E  w(t) rho(net(x_t, t) - y_t)
 
-The network reads the noised past and is held to the noised future, which makes pairs out of few. x and y may
-differ in shape. eps' is never stored: the one pass that compares makes it.
+alpha^c is beta'(t) = c beta(t). The network reads the noised past and is held to the noised future, which
+makes pairs out of few. x and y may differ in shape. eps' is never stored: the one pass that compares makes
+it.
 
 Source: Li et al. 2022 (D3VAE), arXiv:2301.03028, section 3.1.
 """

@@ -1,10 +1,10 @@
 """Denoising: every weighted regression on a Gaussian path.
 
-    x_t = alpha(t) x0 + sigma(t) eps          loss = E  w(t) rho(F(x_t, t) - (a x0 + b eps)),   a, b of
-    `predicts`
+    x_t = alpha(t) x0 + sigma(t) eps          loss = E  w(t) rho(F(x_t, t) - (a x0 + b eps))
 
-t from a law of times, w from a weighting (each said once for all predictions: `weightings`), rho the square
-by default. Noising is one pass, loss with its gradient another; nothing waits for a GPU.
+a and b are those of `predicts`, t from a law of times, w from a weighting (each said once for all
+predictions: `weightings`), rho the square by default. Noising is one pass, loss with its gradient another;
+nothing waits for a GPU.
 
 Sources: Ho et al. 2020, arXiv:2006.11239; Salimans & Ho 2022, arXiv:2202.00512; Karras et al. 2022,
 arXiv:2206.00364; Kingma & Gao 2023, arXiv:2303.00848; Lipman et al. 2023, arXiv:2210.02747; IADB is
@@ -30,7 +30,6 @@ from ..ops.regression_loss import regression_loss
 from ..runtime.denoiser import Denoiser, const_of
 from ._loss import Loss, Net, Terms, begin, wide
 from .times import Times
-from .times import registry as times
 from .weightings import Weighting
 from .weightings import registry as weightings
 from .weightings._weighting import error_factor, inside
@@ -104,11 +103,7 @@ class Denoising(Loss):
         )
         self.process, self.predicts = process, self.model.predicts
         self.weighting = weightings.make(weighting) if isinstance(weighting, str) else weighting
-        self.times = times.make(time_sampler) if isinstance(time_sampler, str) else time_sampler
-        if not isinstance(self.times, Times):
-            raise TypeError(
-                f"Denoising: time_sampler must be a key or a Times, got {type(self.times).__name__}"
-            )
+        self.times = Times.of("Denoising", time_sampler)
         if not callable(self.weighting) and not isinstance(self.weighting, Weighting):
             raise TypeError(
                 f"Denoising: weighting must be a key, a Weighting or a callable, got {weighting!r}"
@@ -232,15 +227,10 @@ class Denoising(Loss):
 
     def _times(self, rng: Tensor, t: Any) -> tuple[Tensor, Tensor | None]:
         """(t, importance weight), float64 (B,); of a discrete process among its steps."""
-        if t is not None:
-            if not isinstance(t, Tensor) or t.shape != (rng.shape[0],):
-                came = tuple(t.shape) if isinstance(t, Tensor) else type(t).__name__
-                raise ValueError(f"Denoising: t must be a tensor ({rng.shape[0]},), got {came}")
-            return t.to(rng.device, torch.float64), None
-        t, importance = self.times.draw(self.process, rng, self.t_min, self.t_max)
-        if self.steps is not None:
-            t = (t * self.steps).ceil().clamp(min=1) / self.steps
-        return t, importance
+        found, importance = self.times.at("Denoising", t, self.process, rng, self.t_min, self.t_max)
+        if t is None and self.steps is not None:
+            found = (found * self.steps).ceil().clamp(min=1) / self.steps
+        return found, importance
 
     def weigh(self, node: Any) -> Tensor:
         """Of the squared error of this prediction, float64 (B,)."""

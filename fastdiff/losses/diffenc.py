@@ -1,8 +1,8 @@
 """DiffEnc: diffusion of data that an encoder changes as the noise grows.
 
     z_t = alpha x_t + sigma eps,     x_t = alpha^2 x + sigma^2 y(x, l),     l = log SNR = 2 lam
-    loss = E  w_x(t) |x_t + dx_t/dl - (x_hat + m_hat)|^2,     dx_t/dl = alpha^2 sigma^2 (x - y) + sigma^2
-    dy/dl
+    loss = E  w_x(t) |x_t + dx_t/dl - (x_hat + m_hat)|^2
+    dx_t/dl = alpha^2 sigma^2 (x - y) + sigma^2 dy/dl
 
 m_hat stands for dx_t/dl, which the network does not know: sigma^2 x_hat ("scaled", exact for y = 0), or 0
 ("zero", exact for y = x, where this is `Denoising`). With weighting "elbo", t uniform and sums over elements

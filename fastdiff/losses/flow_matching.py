@@ -25,7 +25,6 @@ from ..ops.normal import normal
 from ..processes.flow_matching import FlowMatching as Straight
 from ._loss import Loss, Net, Terms
 from .couplings import Coupling
-from .couplings import registry as couplings
 from .couplings.independent import Independent
 from .denoising import Denoising
 
@@ -56,11 +55,7 @@ class FlowMatching(Loss):
             raise ValueError(
                 f"FlowMatching: {taken[0]} is the coupling's to say: pass coupling=callable(x0, rng)"
             )
-        self.coupling = couplings.make(coupling) if isinstance(coupling, str) else coupling
-        if not callable(self.coupling) and not isinstance(self.coupling, Coupling):
-            raise TypeError(
-                f"FlowMatching: coupling must be a key, a Coupling or a callable, got {coupling!r}"
-            )
+        self.coupling = Coupling.of("FlowMatching", coupling)
         alone = isinstance(self.coupling, Independent)
         process = Straight() if process is None else process
         self.denoising = Denoising(process, predicts, noise=None if alone else self._coupled, **options)

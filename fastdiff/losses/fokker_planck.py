@@ -1,9 +1,9 @@
 """FokkerPlanck: how far scores at neighbouring times are from belonging to one diffusion.
 
-    R = ds/dt - grad_x [ (g^2 / 2)(div s + |s|^2) - f <x, s> ]          0 for the true score
+    R = ds/dt - grad_x [ (g^2 / 2)(div s + |s|^2) - f <x, s> ]          loss = E  weight(t) |R|^2 / n
 
-As a loss beside `Denoising` it draws the laws of the ODE and of the SDE together. It costs five to seven
-network evaluations, so give it a part of the batch.
+R is 0 for the true score. As a loss beside `Denoising` it draws the laws of the ODE and of the SDE together.
+It costs five to seven network evaluations, so give it a part of the batch.
 
 Source: Lai et al. 2023, "FP-Diffusion", arXiv:2210.04296; Deveney et al. 2023, arXiv:2311.15996.
 """
@@ -25,7 +25,6 @@ from ..ops.perturb import perturb
 from ..runtime.denoiser import Denoiser
 from ._loss import Loss, Net, Terms, begin, wide
 from .times import Times
-from .times import registry as times
 
 Score = Callable[[Tensor, Tensor], Tensor]
 DT = ("jvp", "central")
@@ -125,7 +124,7 @@ class FokkerPlanck(Loss):
         self.model = Denoiser(lambda *_: None, process, predicts=predicts, time=time)
         self.process, self.weight, self.norm = process, weight, norm
         self.probes, self.dt, self.eps_t = probes, dt, float(eps_t)
-        self.times = times.make(time_sampler) if isinstance(time_sampler, str) else time_sampler
+        self.times = Times.of("FokkerPlanck", time_sampler)
         way = process.t_max - process.t_zero
         self.t_min = float(process.t_zero + 0.01 * way if t_min is None else t_min)
         self.t_max = float(process.t_max - 0.01 * way if t_max is None else t_max)
@@ -146,10 +145,8 @@ class FokkerPlanck(Loss):
     ) -> Terms:
         """`Terms`; output is R. t (B,): times of your own instead of drawn ones."""
         given, rng = begin("FokkerPlanck", net, x0, cond, seeds)
-        importance = None
-        if t is None:
-            t, importance = self.times.draw(self.process, rng, self.t_min, self.t_max)
-        t, dtype = t.to(x0.device, torch.float64), wide(x0)
+        t, importance = self.times.at("FokkerPlanck", t, self.process, rng, self.t_min, self.t_max)
+        dtype = wide(x0)
         a, s = (torch.as_tensor(v).to(dtype) for v in (self.process.alpha(t), self.process.sigma(t)))
         x_t = perturb(x0, a, s, rng)
         assert isinstance(x_t, Tensor)

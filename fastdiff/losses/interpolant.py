@@ -1,6 +1,8 @@
 """Interpolant: regression on a path between two ends with a latent noise, a stochastic interpolant.
 
-    x_t = a(t) x0 + b(t) x1 + gamma(t) z          data x0 at t = 0, base x1 at t = 1
+    x_t = a(t) x0 + b(t) x1 + gamma(t) z          loss = E  w(t) |net(x_t, t) - target|^2
+
+with data x0 at t = 0 and the base x1 at t = 1.
 
     predicts     the network gives                      target
     "flow"       E[dx_t/dt | x_t], what an ODE follows  a' x0 + b' x1 + gamma' z
@@ -35,9 +37,7 @@ from ..processes.flow_matching import FlowMatching as Straight
 from ..runtime.denoiser import Denoiser
 from ._loss import Loss, Net, Terms, begin, wide
 from .couplings import Coupling
-from .couplings import registry as couplings
 from .times import Times
-from .times import registry as times
 
 BASE_COLUMN = 1  # of the training noise; the latent has column 0
 PREDICTIONS = ("flow", "transport", "noise", "score")
@@ -117,16 +117,8 @@ class Interpolant(Loss):
         if silent and (predicts in ("noise", "score") or kind == "mirror"):
             raise ValueError(f"Interpolant: gamma='zero' leaves nothing to learn for {kind!r}, {predicts!r}")
         self.kind, self.gamma, self.predicts, self.c = kind, gamma, predicts, float(c)
-        self.coupling = couplings.make(coupling) if isinstance(coupling, str) else coupling
-        self.times = times.make(time_sampler) if isinstance(time_sampler, str) else time_sampler
-        if not callable(self.coupling) and not isinstance(self.coupling, Coupling):
-            raise TypeError(
-                f"Interpolant: coupling must be a key, a Coupling or a callable, got {coupling!r}"
-            )
-        if not isinstance(self.times, Times):
-            raise TypeError(
-                f"Interpolant: time_sampler must be a key or a Times, got {type(self.times).__name__}"
-            )
+        self.coupling = Coupling.of("Interpolant", coupling)
+        self.times = Times.of("Interpolant", time_sampler)
         singular = gamma == "brownian" and predicts == "flow" and kind not in OWN
         self.t_min = (1e-3 if singular else 0.0) if t_min is None else float(t_min)
         self.t_max = (1 - 1e-3 if singular else 1.0) if t_max is None else float(t_max)
@@ -176,7 +168,7 @@ class Interpolant(Loss):
     ) -> Terms:
         """`Terms`, of both signs of z where antithetic; x_t and output are those of z."""
         given, rng = begin("Interpolant", net, x0, cond, seeds)
-        t, importance = self._times(rng, t)
+        t, importance = self.times.at("Interpolant", t, Straight(), rng, self.t_min, self.t_max)
         a, b, g, da, db, dg = self.path(t)
         weight = torch.ones_like(t) if importance is None else importance
         if self.weight is not None:
@@ -234,14 +226,6 @@ class Interpolant(Loss):
     ) -> Tensor:
         """The mean over the batch, a scalar."""
         return self.per_sample(net, x0, x1, cond=cond, seeds=seeds, mask=mask).weighted.mean()
-
-    def _times(self, rng: Tensor, t: Any) -> tuple[Tensor, Tensor | None]:
-        if t is None:
-            return self.times.draw(Straight(), rng, self.t_min, self.t_max)
-        if not isinstance(t, Tensor) or t.shape != (rng.shape[0],):
-            came = tuple(t.shape) if isinstance(t, Tensor) else type(t).__name__
-            raise ValueError(f"Interpolant: t must be a tensor ({rng.shape[0]},), got {came}")
-        return t.to(rng.device, torch.float64), None
 
     def _base(self, x0: Tensor, x1: Any, rng: Tensor) -> Tensor | None:
         if self.kind in ALONE:

@@ -1,7 +1,7 @@
 """LocalDSM: the score of an SDE whose law is not known, from its short transitions.
 
-    dx = F(x, t) dt + G(t) dW          x_t = m(x_s) + L xi,   h = t - s small          loss = |L^T s(x_t, t) +
-    xi|^2
+    dx = F(x, t) dt + G(t) dW          x_t = m(x_s) + L xi,   h = t - s small
+    loss = E |L^T s(x_t, t) + xi|^2
 
 E[grad log p(x_t | x_s) | x_t] = grad log p_t(x_t): exact for the law of the simulated chain. Moments of order
 

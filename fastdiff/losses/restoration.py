@@ -1,7 +1,7 @@
 """Restoration: maximum a posteriori training of a network that undoes a degradation of growing strength.
 
-    y = alpha A_t x0 + sigma xi          loss = |alpha A_t G(y, t) - y|^2 / (2 sigma^2) + lam prior(G(y, t),
-    x0)
+    y = alpha A_t x0 + sigma xi
+    loss = E |alpha A_t G(y, t) - y|^2 / (2 sigma^2) + lam prior(G(y, t), x0)
 
 A_t is any operator: block means of growing size, a blur, a mask, the identity. Fidelity and prior are summed
 over a sample's elements, a negative log posterior in nats: for linear A_t and a Gaussian prior the minimiser

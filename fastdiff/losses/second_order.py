@@ -3,7 +3,7 @@
 For the true score  sigma^2 div s + n = E[|eps - eps*|^2 | x_t]  (n numbers in a sample). So beside a
 first-order loss stands
 
-    coefficient (w / n) (sigma^2 div s_hat + n - |eps - eps_hat|^2)^2          the last term held fixed
+    loss = first + coefficient (w / n) (sigma^2 div s_hat + n - sg |eps - eps_hat|^2)^2
 
 div s_hat by probes (stream 4), w the first-order weight of the noise's error. For a velocity on the unit
 circle that is (sigma div v - alpha (n - |v - v_hat|^2))^2. It bounds the error of the flow's likelihood.

@@ -1,8 +1,10 @@
 """VelocityML: maximum likelihood of a velocity, flat after its law of times.
 
+    loss = E  (-lam' alpha^2 / q) |v - v_hat|^2          t of density q, against the uniform one
+
 `Denoising` with weighting="elbo" and time_sampler="likelihood": the bound's integrand in v is
--lam' alpha^2 |v - v_hat|^2 on the unit circle, so under a density proportional to -lam' alpha^2 it is
-constant.
+-lam' alpha^2 |v - v_hat|^2 on the unit circle, so under a density q proportional to -lam' alpha^2 the weight
+is constant.
 
 Source: Zheng et al. 2023, arXiv:2305.03935, sections 4.2 and 4.3.
 """

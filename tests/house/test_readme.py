@@ -44,11 +44,14 @@ def test_every_solver_is_named() -> None:
 
 @pytest.mark.skipif(not README.exists(), reason="no source tree here")
 def test_every_loss_weighting_and_law_has_its_row() -> None:
-    """On the page about training, as its tool writes them today."""
-    page = (ROOT / "docs" / "training.md").read_text()
+    """On the sheet of losses and the page about training, as their tool writes them today."""
+    page, sheet = ((ROOT / "docs" / name).read_text() for name in ("training.md", "losses.md"))
     rows = re.findall(r"^\| `([a-z0-9-]+)` \|", page, re.M)
-    families = (fd.losses, fd.losses.weightings, fd.losses.times)
-    assert rows == [key for family in families for key in family.names()]
+    assert rows == [key for family in (fd.losses.weightings, fd.losses.times) for key in family.names()]
+    assert re.findall(r"^\| `\w+` `([a-z0-9-]+)` \|", sheet, re.M) == fd.losses.names()
+    others = {"Consistency", "DMD", "MMD", "Trajectory", "DDPO", "DiffusionDPO", "ode", "elbo", "ItoDensity"}
+    assert others <= set(re.findall(r"^\| `(\w+)` \|", sheet, re.M))
+    assert "``" not in sheet, "a loss without a formula"
     fresh = [sys.executable, str(ROOT / "tools" / "loss_sheet.py"), "--check"]
     out = subprocess.run(fresh, capture_output=True, text=True)
     assert out.returncode == 0, out.stderr[-2000:]

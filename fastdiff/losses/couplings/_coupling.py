@@ -9,6 +9,7 @@ Coupled samples depend on the batch they stand in; every rank of a job couples i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -29,6 +30,14 @@ class Coupling:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         couplings.add(cls)
+
+    @staticmethod
+    def of(what: str, given: Any) -> Coupling | Callable[[Tensor, Tensor], Tensor]:
+        """A key's coupling, or a coupling or callable itself."""
+        found = couplings.make(given) if isinstance(given, str) else given
+        if not callable(found) and not isinstance(found, Coupling):
+            raise TypeError(f"{what}: coupling must be a key, a Coupling or a callable, got {given!r}")
+        return found  # type: ignore[return-value]
 
     def pair(self, x0: Tensor, x1: Tensor, rng: Tensor) -> Tensor:
         """The rows of x1 in the order in which they belong to x0's; nothing here has a derivative."""

@@ -36,6 +36,25 @@ class Times:
         super().__init_subclass__(**kwargs)
         times.add(cls)
 
+    @staticmethod
+    def of(what: str, given: Any) -> Times:
+        """A key's law, or a law itself."""
+        law = times.make(given) if isinstance(given, str) else given
+        if not isinstance(law, Times):
+            raise TypeError(f"{what}: time_sampler must be a key or a Times, got {type(law).__name__}")
+        return law
+
+    def at(
+        self, what: str, t: Any, process: Process, rng: Tensor, low: float, high: float
+    ) -> tuple[Tensor, Tensor | None]:
+        """What `draw` gives, or times of one's own where t is some."""
+        if t is None:
+            return self.draw(process, rng, low, high)
+        if not isinstance(t, Tensor) or t.shape != (rng.shape[0],):
+            came = tuple(t.shape) if isinstance(t, Tensor) else type(t).__name__
+            raise ValueError(f"{what}: t must be a tensor ({rng.shape[0]},), got {came}")
+        return t.to(rng.device, torch.float64), None
+
     def draw(self, process: Process, rng: Tensor, low: float, high: float) -> tuple[Tensor, Tensor | None]:
         """(t, importance weight or None for 1), float64 (B,) on the device of rng, t in [low, high]."""
         raise TypeError(f"{type(self).__name__} does not define draw")
