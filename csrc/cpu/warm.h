@@ -7,8 +7,6 @@
 
 namespace fd::cpu {
 
-constexpr int64_t kWarmFrom = 256 << 10;  // bytes; malloc keeps smaller blocks itself
-
 struct Block {
   char* at = nullptr;
   size_t size = 0;     // from here on

@@ -28,7 +28,7 @@ from .._version import __version__
 from . import _reference, _reference_sums
 
 NAMES = ("cpu", "cuda", "triton", "reference")
-WARM = 256 << 10  # bytes from which a result lies on memory of our own
+WARM = 128 << 10  # bytes from which a result lies on memory of our own
 _CODES = {
     torch.float32: (2, 32),
     torch.float64: (2, 64),
@@ -150,7 +150,7 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Ten
 def empty_cache() -> int:
     """Give the memory that dropped CPU results left, 256 MiB at most, back to the system; how many bytes.
 
-    Results of 256 KiB and more lie on memory that is kept for the next one of their size: a fresh page costs
+    Results of 128 KiB and more lie on memory that is kept for the next one of their size: a fresh page costs
     more than what a step writes into it. What is larger than 256 MiB is not kept.
     """
     return _C.release()

@@ -30,7 +30,6 @@ from .churn import Churning
 from .configs import OURS, PEERS, Request, Threshold, fields_of, guessed, peer_class, read
 from .legs import DATA, JUMP, NEXT, Legs, legs_of
 from .levels import Levelled
-from .memory import Memory
 from .output import JUMPS, FastSchedulerOutput
 from .schedule import Schedule, ask, make_peer, regrid, schedule_of, tell
 from .stepping import WITH_ETA, Settings, Stepping
@@ -112,7 +111,7 @@ class FastScheduler(Stepping, Churning, Levelled, SchedulerMixin, ConfigMixin):
         self.timesteps = getattr(template, "timesteps", None)
         self.sigmas = getattr(template, "sigmas", None)
         self._values: list[float] = []
-        self._base, self._memory = -1, Memory()
+        self._base = -1
         self._start: Any = getattr(template, "init_noise_sigma", 1.0)
         self._reset()
 
@@ -160,7 +159,6 @@ class FastScheduler(Stepping, Churning, Levelled, SchedulerMixin, ConfigMixin):
         are shared."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other._memory = Memory()
         if seeds is not None:
             other.seeds = seeds
         other._reset()

@@ -10,13 +10,13 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from ...noise.seeds import resolve
+from ...ops._backends import fresh
 from ...ops._library import EAGER, route
 from ...ops.linear_step import linear_step
 from ...runtime.noise import Source, walk_of
 from ...runtime.operators import OPERATORS
 from .configs import PEERS
 from .legs import JUMP, NEXT, Leg, Legs, Pass
-from .memory import Memory
 from .output import EXTRAS, FastSchedulerOutput, data
 
 Settings = tuple[float | None, bool]  # eta, use_clipped_model_output
@@ -35,7 +35,6 @@ class Stepping:
     timesteps: Any
     _values: list[float]
     _base: int
-    _memory: Memory
 
     _compiled: Callable[[int, Settings], Legs]
     _plan_schedule: Any  # raises where set_timesteps is missing
@@ -294,7 +293,7 @@ class Stepping:
                     self._into(r, over, leg, like, dtype) for r, over in zip(p.outputs, p.over, strict=True)
                 ]
                 if len(outs) < len(A):
-                    outs.append(self._memory.tensor(like, dtype))
+                    outs.append(fresh(like.shape, dtype, like.device))
                 linear_step(T, A, rng=self._rng, draws=draws, streams=streams, out=outs)
             else:
                 outs = linear_step(T, A, rng=self._rng, draws=draws, streams=streams, dtype=dtype)
@@ -309,13 +308,13 @@ class Stepping:
     def _into(self, r: int, over: int, leg: Leg, like: Tensor, dtype: torch.dtype) -> Tensor:
         """Memory for register r: that of `over`, which this pass reads for the last time, if it is ours."""
         if r == leg.result:
-            return self._memory.tensor(like, dtype)
+            return fresh(like.shape, dtype, like.device)
         ours, y = self._ours, None
         if over in ours:
             ours.discard(over)
             y = self._registers.pop(over)
         ours.add(r)
-        return self._memory.tensor(like, dtype) if y is None or y.dtype != dtype else y
+        return fresh(like.shape, dtype, like.device) if y is None or y.dtype != dtype else y
 
     def _act(self, legs: Legs, p: Pass) -> None:
         assert p.act is not None
