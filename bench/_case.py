@@ -11,9 +11,10 @@ Figures are of this machine while it did whatever else it did: compare ratios, n
 from __future__ import annotations
 
 import functools
+import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ import fastdiff as fd
 
 Work = Callable[[], Any]  # does the work once; returns None, or a Spent where not all of the call counts
 Row = dict[str, Any]
+HOST = 2048  # bytes of a copy that is all host time: what a case without bytes is compared with
 
 
 class Spent(float):
@@ -44,9 +46,38 @@ class Scale:
 
 
 @dataclass(frozen=True)
+class Goal:
+    """What a case should reach on one core of a quiet machine: a figure of its row, at least or at most so
+    much; of every row of the case, or of that beside one peer."""
+
+    figure: str = "ratio"
+    least: float = 0.0
+    most: float = math.inf
+    peer: str | None = None  # how its name begins
+
+    def about(self, row: Row) -> bool:
+        return self.figure in row and (self.peer is None or str(row.get("peer")).startswith(self.peer))
+
+    def met(self, row: Row) -> bool:
+        return self.least <= row[self.figure] <= self.most
+
+    def __str__(self) -> str:
+        limit = f">= {self.least:g}" if self.least else f"<= {self.most:g}"
+        return limit if self.figure == "ratio" else f"{self.figure.replace('_', ' ')} {limit}"
+
+
+def judged(row: Row, goals: Sequence[Goal]) -> Row:
+    """The row with the goals that are about it, and whether it meets them all."""
+    about = [g for g in goals if g.about(row)]
+    if not about:
+        return row
+    return row | {"goal": ", ".join(map(str, about)), "met": all(g.met(row) for g in about)}
+
+
+@dataclass(frozen=True)
 class Case:
     what: str
-    ours: Work
+    ours: Work | None  # None: it needs a peer that is not installed
     peers: Mapping[str, Work | None] = field(default_factory=dict)  # None: not installed
     bytes: float = 0.0  # of one unit
     normals: float = 0.0  # of one unit
@@ -56,6 +87,7 @@ class Case:
     threads: int = 1
     along: float | None = None  # where it lies on the horizontal axis of the plot
     facts: Mapping[str, Any] = field(default_factory=dict)
+    goals: tuple[Goal, ...] = ()
 
 
 @contextmanager
@@ -107,11 +139,26 @@ def interleaved(work: Mapping[str, Work], device: str, budget: float) -> dict[st
     for f in work.values():
         f()
     stop, rounds = time.perf_counter() + budget, 0
-    while rounds < 3 or (time.perf_counter() < stop and rounds < 300):
+    while rounds < 3 or (time.perf_counter() < stop and rounds < 2000):
         for name, f in work.items():
             taken[name].append(seconds(f, device, least))
         rounds += 1
     return taken
+
+
+def against(ours: Sequence[float], copy: Sequence[float]) -> tuple[float, float]:
+    """Ours in copies, and the relative standard error of that: lower quartiles, which whoever else wants the
+    core moves little, over each of eight stretches of time, and of these the median."""
+    n = min(8, len(ours))
+    cut = [round(i * len(ours) / n) for i in range(n + 1)]
+    ends = list(zip(cut, cut[1:], strict=False))
+
+    def low(taken: Sequence[float]) -> float:
+        return sorted(taken)[len(taken) // 4]
+
+    found = [low(ours[a:b]) / low(copy[a:b]) for a, b in ends]
+    middle = statistics.median(found)
+    return middle, 1.25 * statistics.stdev(found) / middle / math.sqrt(n)
 
 
 @functools.lru_cache
@@ -125,29 +172,37 @@ def normal_ns(n: int, device: str) -> float:
 
 def measured(case: Case, scale: Scale) -> list[Row]:
     """A row for each peer, or one where there is none; peers that are not installed are named as skipped."""
+    missing = [
+        {"case": case.what, "shape": list(case.shape), "peer": n, "skipped": "not installed"}
+        for n, f in case.peers.items()
+        if f is None or case.ours is None
+    ]
+    if case.ours is None:
+        return missing
     work: dict[str, Work] = {"ours": case.ours}
-    if case.bytes:
-        work["copy"] = copying(case.bytes, case.units, scale.device)
+    work["copy"] = copying(case.bytes or HOST, case.units, scale.device)
     work |= {name: f for name, f in case.peers.items() if f is not None}
     with threads(case.threads):
         taken = interleaved(work, scale.device, scale.budget)
+    relative, doubt = against(taken["ours"], taken["copy"])
     us = {name: statistics.median(t) / case.units * 1e6 for name, t in taken.items()}
     low, _, high = statistics.quantiles(taken["ours"], n=4)
     row: Row = {"case": case.what, "shape": list(case.shape), "threads": case.threads}
     row |= {"dtype": str(case.dtype).removeprefix("torch.")} if case.dtype else {}
     row |= {"along": case.along} if case.along is not None else {}
     row |= {"ours_us": us["ours"], "spread": (high - low) / statistics.median(taken["ours"])}
+    row |= {"relative": relative, "doubt": doubt}
+    if each := math.prod(case.shape):
+        row |= {"ns_each": us["ours"] * 1e3 / each}
+        row |= {"of_normal": row["ns_each"] / normal_ns(case.threads, scale.device)} if case.normals else {}
     if case.bytes or case.normals:
         draws = case.normals * normal_ns(case.threads, scale.device) / 1e3 if case.normals else 0.0
-        floor = us.get("copy", 0.0) + draws
+        floor = draws + (us["copy"] if case.bytes else 0.0)
         row |= {"bytes": case.bytes, "floor_us": floor, "of_floor": floor / us["ours"]}
     if case.bytes:
         row |= {"copy_us": us["copy"], "copy_GBs": case.bytes / us["copy"] / 1e3}
+        row |= {"of_copy": us["copy"] / us["ours"]}
     row |= case.facts
     peers = [n for n in us if n not in ("ours", "copy")]
     rows = [row | {"peer": n, "peer_us": us[n], "ratio": us[n] / us["ours"]} for n in peers] or [row]
-    return rows + [
-        {"case": case.what, "shape": list(case.shape), "peer": n, "skipped": "not installed"}
-        for n, f in case.peers.items()
-        if f is None
-    ]
+    return [judged(r, case.goals) for r in rows] + missing

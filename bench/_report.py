@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ._case import Row
 
+ALONE = 0.08  # standard error of a time that was taken once
 HEAD = (
     "case",
     "dtype",
@@ -17,6 +19,8 @@ HEAD = (
     "peer",
     "peer_us",
     "ratio",
+    "goal",
+    "met",
     "of_floor",
     "peak_mb",
     "error",
@@ -25,6 +29,8 @@ Results = Mapping[str, list[Row]]
 
 
 def shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 1e4 else f"{value:.0f}"
     if isinstance(value, (list, tuple)):
@@ -49,11 +55,15 @@ def table(title: str, rows: list[Row]) -> None:
             cells[head.index("ratio") if "ratio" in head else -1] = row["skipped"]
         made.add_row(
             *(
-                "" if again and k not in ("peer", "peer_us", "ratio") else c
+                "" if again and k not in ("peer", "peer_us", "ratio", "goal", "met") else c
                 for k, c in zip(head, cells, strict=True)
             )
         )
     Console(width=None if Console().is_terminal else 150).print(made)
+
+
+def named(row: Row) -> str:
+    return " ".join(filter(None, (row["case"], row.get("dtype"), shown(row["shape"]), row.get("peer"))))
 
 
 def lines(rows: Iterable[Row]) -> dict[str, dict[str, list[tuple[float, float]]]]:
@@ -72,7 +82,6 @@ def lines(rows: Iterable[Row]) -> dict[str, dict[str, list[tuple[float, float]]]
 
 def growth(rows: Iterable[Row]) -> dict[str, float]:
     """Slope of log time over log size between the last two points of ours."""
-    import math
 
     def slope(points: list[tuple[float, float]]) -> float:
         (a, s), (b, t) = points[-2:]
@@ -142,14 +151,17 @@ def key(suite: str, row: Row) -> tuple[Any, ...]:
     )
 
 
-def compared(old: Results, new: Results, worse: float = 1.15) -> list[str]:
-    """Cases that became slower, as ratios of ours to the same run's floor (or, without one, to itself)."""
+def relative(results: Results) -> dict[tuple[Any, ...], tuple[float, float]]:
+    """Of each case its time in copies (where it has none, in its peer's time), and the error of that."""
+    rows = [(suite, row) for suite, rows in results.items() for row in rows if "ours_us" in row]
+    found = {key(s, r): (1 / r["ratio"], ALONE) for s, r in rows if "ratio" in r and "relative" not in r}
+    return found | {key(s, r): (r["relative"], r["doubt"]) for s, r in rows if "relative" in r}
 
-    def relative(results: Results) -> dict[tuple[Any, ...], float]:
-        rows = ((suite, row) for suite, rows in results.items() for row in rows if "ours_us" in row)
-        return {key(s, r): r["ours_us"] / r.get("floor_us", 1.0) for s, r in rows}
 
+def compared(old: Results, new: Results) -> dict[tuple[Any, ...], float]:
+    """Cases that became slower, and how many times; the most so first. Slower: by a tenth, and by more than
+    three standard errors of the two figures beyond 6 %."""
     before, after = relative(old), relative(new)
-    both = ((k, after[k] / before[k]) for k in after if k in before)
-    slower = sorted(((k, by) for k, by in both if by > worse), key=lambda found: -found[1])
-    return [f"{by:.2f} times slower: {' '.join(shown(v) for v in k if v)}" for k, by in slower]
+    by = {k: after[k][0] / before[k][0] for k in after if k in before}
+    limit = {k: max(1.1, 1.06 + 3 * math.hypot(after[k][1], before[k][1])) for k in by}
+    return dict(sorted(((k, x) for k, x in by.items() if x > limit[k]), key=lambda found: -found[1]))

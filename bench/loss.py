@@ -15,10 +15,10 @@ from torch import Tensor
 from fastdiff.noise import resolve
 from fastdiff.ops import dots, gaussian_kl, perturb, regression_loss
 
-from ._case import Case, Scale, Work
+from ._case import Case, Goal, Scale, Work
 
 SHAPES = {"tiny": (1, 4, 8, 8), "A": (16, 4, 64, 64), "16.8 M": (8, 16, 128, 1024)}
-TENSORS = 6
+GOALS = {"A": 4.5, "16.8 M": 15.0}
 
 
 def eager(x0: Tensor, a: Tensor, s: Tensor, w: Tensor, t: Tensor, net: Tensor) -> Tensor:
@@ -54,10 +54,11 @@ def training(name: str, scale: Scale) -> Case:
         f"noise to gradient, {name}",
         ours,
         peers,
-        bytes=4.0 * n * TENSORS,
+        bytes=4.0 * n * (6 if stored else 4),
         normals=n * (1 if stored else 2),
         shape=shape,
         dtype=x0.dtype,
+        goals=(Goal(least=GOALS[name], peer="torch"),) if name in GOALS and not scale.gpu else (),
     )
 
 

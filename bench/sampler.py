@@ -16,7 +16,7 @@ from torch import Tensor
 import fastdiff as fd
 
 from . import _peers
-from ._case import Case, Scale, Spent, Work
+from ._case import Case, Goal, Scale, Spent, Work
 from .step import summed
 
 STEPS = 20
@@ -29,6 +29,22 @@ CASES = {  # ours -> (solver, options), the diffusers class and its options
     "ddim": (("ddim", {}), "DDIMScheduler", {"clip_sample": False}),
     "euler": (("euler", {}), "EulerDiscreteScheduler", {}),
     "heun": (("heun", {}), "HeunDiscreteScheduler", {}),
+}
+LARGE = (64, 16, 256, 256)
+F32, BF16 = torch.float32, torch.bfloat16
+GOALS = {  # GPU, ours, dtype, shape
+    (False, "dpmpp-2m", F32, SHAPE): (Goal(least=6.0, peer="diffusers"),),
+    (False, "dpmpp-2m", BF16, SHAPE): (Goal(least=12.0, peer="diffusers"),),
+    (False, "unipc-2", F32, SHAPE): (Goal(least=12.0, peer="diffusers"),),
+    (False, "dpmpp-2m-sde", F32, SHAPE): (Goal(least=4.8, peer="diffusers"),),
+    (False, "dpmpp-2m", F32, LARGE): (Goal(least=25.0, peer="diffusers"),),
+    (True, "dpmpp-2m", BF16, SHAPE): (
+        Goal(least=40.0, peer="diffusers"),
+        Goal(least=5.0, peer="torch.compile"),
+        Goal("ours_us", most=4.0),
+    ),
+    (True, "dpmpp-2m", F32, SHAPE): (Goal("ours_us", most=4.0),),
+    (True, "dpmpp-2m-sde", F32, SHAPE): (Goal(least=200.0, peer="k-diffusion"),),
 }
 THEIRS = {"dpmpp-2m": "sample_dpmpp_2m", "dpmpp-2m-sde": "sample_dpmpp_2m_sde", "euler": "sample_euler"}
 
@@ -107,6 +123,7 @@ def made(name: str, shape: tuple[int, ...], dtype: torch.dtype, scale: Scale, st
         units=plan.nfe,
         shape=shape,
         dtype=dtype,
+        goals=GOALS.get((scale.gpu, name, dtype, shape), ()),
     )
 
 
@@ -115,4 +132,4 @@ def cases(scale: Scale) -> Iterator[Case]:
         for name in CASES:
             yield made(name, SHAPE, dtype, scale)
     if not scale.quick:  # 64 M elements: far beyond every cache, where fresh memory dominates the peer's step
-        yield made("dpmpp-2m", (64, 16, 256, 256), torch.float32, scale, steps=20 if scale.gpu else 5)
+        yield made("dpmpp-2m", LARGE, torch.float32, scale, steps=20 if scale.gpu else 5)
