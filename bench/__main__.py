@@ -128,7 +128,8 @@ def main(argv: list[str] | None = None) -> int:
         for case, slope in _report.growth(results[name]).items():
             print(f"  {case}: time grows with size to the power {slope:.2f}")
     print("\nwrote", args.out / "bench.json")
-    print("wrote", written(args.out / "bench.png", lambda p: _report.plot(p, results)))
+    if any("ours_us" in row for rows in results.values() for row in rows):
+        print("wrote", written(args.out / "bench.png", lambda p: _report.plot(p, results)))
     goals = [row for rows in results.values() for row in rows if "met" in row]
     print(f"goals met: {sum(row['met'] for row in goals)} of {len(goals)}")
     for suite, row in ((s, r) for s, rows in results.items() for r in rows if not r.get("met", True)):

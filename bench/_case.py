@@ -25,6 +25,7 @@ import fastdiff as fd
 
 Work = Callable[[], Any]  # does the work once; returns None, or a Spent where not all of the call counts
 Row = dict[str, Any]
+YARDS = ("copy", "sums")  # what a case is held against from run to run: all memory, all arithmetic
 HOST = 2048  # bytes of a copy that is all host time: what a case without bytes is compared with
 
 
@@ -146,8 +147,20 @@ def interleaved(work: Mapping[str, Work], device: str, budget: float) -> dict[st
     return taken
 
 
-def against(ours: Sequence[float], copy: Sequence[float]) -> tuple[float, float]:
-    """Ours in copies, and the relative standard error of that: lower quartiles, which whoever else wants the
+def summing(device: str) -> Work:
+    """Arithmetic on what lies in the first cache."""
+    x = torch.rand(4096, device=device)
+    y = torch.empty_like(x)
+
+    def once() -> None:
+        for _ in range(10):
+            torch.exp(x, out=y)
+
+    return once
+
+
+def against(ours: Sequence[float], yard: Sequence[float]) -> tuple[float, float]:
+    """Ours in times of a yard, and the relative standard error of that: lower quartiles, which whoever else wants the
     core moves little, over each of eight stretches of time, and of these the median."""
     n = min(8, len(ours))
     cut = [round(i * len(ours) / n) for i in range(n + 1)]
@@ -156,7 +169,7 @@ def against(ours: Sequence[float], copy: Sequence[float]) -> tuple[float, float]
     def low(taken: Sequence[float]) -> float:
         return sorted(taken)[len(taken) // 4]
 
-    found = [low(ours[a:b]) / low(copy[a:b]) for a, b in ends]
+    found = [low(ours[a:b]) / low(yard[a:b]) for a, b in ends]
     middle = statistics.median(found)
     return middle, 1.25 * statistics.stdev(found) / middle / math.sqrt(n)
 
@@ -181,17 +194,21 @@ def measured(case: Case, scale: Scale) -> list[Row]:
         return missing
     work: dict[str, Work] = {"ours": case.ours}
     work["copy"] = copying(case.bytes or HOST, case.units, scale.device)
+    work["sums"] = summing(scale.device)
     work |= {name: f for name, f in case.peers.items() if f is not None}
     with threads(case.threads):
         taken = interleaved(work, scale.device, scale.budget)
-    relative, doubt = against(taken["ours"], taken["copy"])
+    yards = {name: against(taken["ours"], taken[name]) for name in YARDS}
     us = {name: statistics.median(t) / case.units * 1e6 for name, t in taken.items()}
     low, _, high = statistics.quantiles(taken["ours"], n=4)
     row: Row = {"case": case.what, "shape": list(case.shape), "threads": case.threads}
     row |= {"dtype": str(case.dtype).removeprefix("torch.")} if case.dtype else {}
     row |= {"along": case.along} if case.along is not None else {}
     row |= {"ours_us": us["ours"], "spread": (high - low) / statistics.median(taken["ours"])}
-    row |= {"relative": relative, "doubt": doubt}
+    row |= {
+        "relative": {n: at for n, (at, _) in yards.items()},
+        "doubt": {n: by for n, (_, by) in yards.items()},
+    }
     if each := math.prod(case.shape):
         row |= {"ns_each": us["ours"] * 1e3 / each}
         row |= {"of_normal": row["ns_each"] / normal_ns(case.threads, scale.device)} if case.normals else {}
@@ -203,6 +220,6 @@ def measured(case: Case, scale: Scale) -> list[Row]:
         row |= {"copy_us": us["copy"], "copy_GBs": case.bytes / us["copy"] / 1e3}
         row |= {"of_copy": us["copy"] / us["ours"]}
     row |= case.facts
-    peers = [n for n in us if n not in ("ours", "copy")]
+    peers = [n for n in us if n not in ("ours", *YARDS)]
     rows = [row | {"peer": n, "peer_us": us[n], "ratio": us[n] / us["ours"]} for n in peers] or [row]
     return [judged(r, case.goals) for r in rows] + missing
