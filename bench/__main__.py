@@ -15,7 +15,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import torch
 import fastdiff as fd
 
 from . import _report
-from ._case import Scale, measured
+from ._case import Case, Scale, passes
 
 HERE = Path(__file__).resolve().parent
 PEERS = ("diffusers", "k-diffusion", "torchsde", "torchdiffeq", "triton")
@@ -72,6 +72,10 @@ def save(folder: Path, facts: dict[str, Any], results: dict[str, list[dict[str, 
     written(folder / "bench.json", lambda p: p.write_text(text))
 
 
+def only(suite: Any, names: set[str]) -> Callable[[Scale], Iterator[Case]]:
+    return lambda scale: (case for case in suite.cases(scale) if case.what in names)
+
+
 def compare(old: Any, results: dict[str, list[dict[str, Any]]], scale: Scale) -> int:
     """What is slower, and still is when measured three times more."""
     slower = _report.compared(old, results)
@@ -81,7 +85,7 @@ def compare(old: Any, results: dict[str, list[dict[str, Any]]], scale: Scale) ->
             if hasattr(suite, "rows"):
                 continue
             doubted = {key[1] for key in slower if key[0] == name}
-            rows = [r for c in suite.cases(scale) if c.what in doubted for r in measured(c, scale)]
+            rows = passes(only(suite, doubted), scale)
             still = _report.compared(old, {name: rows})
             slower = {k: min(by, still.get(k, 0.0)) if k[0] == name else by for k, by in slower.items()}
         slower = {k: by for k, by in slower.items() if by}
@@ -122,7 +126,7 @@ def main(argv: list[str] | None = None) -> int:
         if hasattr(suite, "rows"):  # it measures by itself
             results[name] = list(suite.rows(scale))
         else:
-            results[name] = [row for case in suite.cases(scale) for row in measured(case, scale)]
+            results[name] = passes(suite.cases, scale)
         save(args.out, facts, results)
         _report.table(f"{name} ({time.perf_counter() - start:.0f} s)", results[name])
         for case, slope in _report.growth(results[name]).items():

@@ -9,7 +9,7 @@ from typing import Any
 
 from ._case import Row
 
-ALONE = 0.08  # standard error of a time that was taken once
+WORSE, ALONE = 1.1, 1.3  # times as slow is slower; of what was measured once, against its peer
 HEAD = (
     "case",
     "dtype",
@@ -155,30 +155,22 @@ def key(suite: str, row: Row) -> tuple[Any, ...]:
     )
 
 
-Figure = tuple[float, float]  # and its relative standard error
-
-
-def relative(results: Results) -> dict[tuple[Any, ...], list[Figure]]:
-    """Of each case its time in those of the yards; where it has none, in its peer's."""
-    found: dict[tuple[Any, ...], list[Figure]] = {}
+def relative(results: Results) -> dict[tuple[Any, ...], list[float]]:
+    """Of each case its time in those of the yards; where it was held against none, in its peer's."""
+    found: dict[tuple[Any, ...], list[float]] = {}
     for suite, row in ((s, r) for s, rows in results.items() for r in rows if "ours_us" in r):
         if "relative" in row:
-            found[key(suite, row)] = [(at, row["doubt"][yard]) for yard, at in row["relative"].items()]
+            found[key(suite, row)] = list(row["relative"].values())
         elif "ratio" in row:
-            found[key(suite, row)] = [(1 / row["ratio"], ALONE)]
+            found[key(suite, row)] = [1 / row["ratio"]]
     return found
 
 
 def compared(old: Results, new: Results) -> dict[tuple[Any, ...], float]:
-    """Cases that became slower, and how many times; the most so first. Slower: against every yard by a tenth,
-    and by more than three standard errors of the two figures beyond 6 %. Others on the machine slow memory or
-    arithmetic down, a case by its own mixture of both; against one of the two yards it does not look slower."""
+    """Cases that became slower, and how many times; the most so first. Slower: by WORSE against every yard.
+    Others on the machine slow memory or arithmetic down, and a case by its own mixture of both: against one of
+    the two yards it does not look slower then."""
     before, after = relative(old), relative(new)
-    slower = {}
-    for k in after.keys() & before.keys():
-        pairs = list(zip(after[k], before[k], strict=True))
-        by = [a / b for (a, _), (b, _) in pairs]
-        limits = [max(1.1, 1.06 + 3 * math.hypot(d, e)) for (_, d), (_, e) in pairs]
-        if all(x > limit for x, limit in zip(by, limits, strict=True)):
-            slower[k] = min(by)
+    both = {k: min(a / b for a, b in zip(after[k], before[k], strict=True)) for k in after if k in before}
+    slower = {k: by for k, by in both.items() if by > (WORSE if len(after[k]) > 1 else ALONE)}
     return dict(sorted(slower.items(), key=lambda found: -found[1]))

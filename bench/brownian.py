@@ -92,6 +92,22 @@ def made(case: str, times: Times) -> Case:
     )
 
 
+def query(n: int, scale: Scale) -> Case:
+    """One increment between times that are no nodes, against as many normals."""
+    shape = (16, n // 16)
+    path = fd.noise.BrownianPath(shape, 0, 0.0, 1.0, depth=DEPTH, device=scale.device)
+    return Case(
+        "one increment",
+        lambda: path.increment(0.3, 0.35),
+        {"torch.randn": lambda: torch.randn(shape, device=scale.device)},
+        bytes=4.0 * n,
+        normals=n,
+        shape=shape,
+        dtype=torch.float32,
+        along=n,
+    )
+
+
 def on_grid(scale: Scale) -> Case:
     """A step's default noise, that of the plan's own grid: a sampler's time less that of its twin without."""
     x, m = (torch.randn(SHAPE, device=scale.device) for _ in range(2))
@@ -116,8 +132,11 @@ def on_grid(scale: Scale) -> Case:
 
 
 def cases(scale: Scale) -> Iterator[Case]:
-    if not scale.gpu:
-        yield on_grid(scale)
+    for n in (1 << 16, 1 << 20, 1 << 24, 1 << 28) if scale.gpu else ():
+        yield query(n, scale)
+    if scale.gpu:
+        return
+    yield on_grid(scale)
     yield made("even times", np.linspace(0, 1, INCREMENTS + 1).tolist())
     if not scale.quick:
         scattered = np.random.default_rng(0).random(INCREMENTS - 1)

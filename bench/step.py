@@ -51,7 +51,7 @@ def made(kind: str, elements: int, dtype: torch.dtype, scale: Scale) -> Case:
     rng = fd.noise.resolve(0, ROWS, T[0].device) if noise else None
     counters = {"rng": rng, "draws": [0] * noise, "streams": [0] * noise}
     peers: dict[str, Callable[[], object] | None] = {"torch": lambda: summed(T, table)}
-    if scale.gpu:
+    if scale.gpu and elements == 1 << 26:  # to compile takes longer than to measure
         whole = torch.compile(summed, mode="max-autotune-no-cudagraphs", dynamic=False)
         peers["torch.compile"] = lambda: whole(T, table)
     return Case(
