@@ -230,8 +230,9 @@ def measured(case: Case, scale: Scale) -> list[Row]:
 
 def passes(cases: Callable[[Scale], Iterable[Case]], scale: Scale) -> list[Row]:
     """The rows of a suite, from three passes over its cases where tensors are made anew each time: where in
-    memory they lie, and what else the machine did, can be as much as a fifth. The figures are those of the pass
-    in the middle, `relative` is the least. What takes long is measured once; so is all on a GPU, alone on it."""
+    memory they lie, and what else the machine did, can be as much as a fifth. The figures are those of the
+    pass in the middle, `relative` is the least. What takes long is measured once; so is all on a GPU, alone
+    on it."""
     times, found = (1 if scale.gpu else 3), dict[int, list[list[Row]]]()
     part = replace(scale, budget=scale.budget / times)
     long: set[int] = set()

@@ -168,8 +168,8 @@ def relative(results: Results) -> dict[tuple[Any, ...], list[float]]:
 
 def compared(old: Results, new: Results) -> dict[tuple[Any, ...], float]:
     """Cases that became slower, and how many times; the most so first. Slower: by WORSE against every yard.
-    Others on the machine slow memory or arithmetic down, and a case by its own mixture of both: against one of
-    the two yards it does not look slower then."""
+    Others on the machine slow memory or arithmetic down, and a case by its own mixture of both: against one
+    of the two yards it does not look slower then."""
     before, after = relative(old), relative(new)
     both = {k: min(a / b for a, b in zip(after[k], before[k], strict=True)) for k in after if k in before}
     slower = {k: by for k, by in both.items() if by > (WORSE if len(after[k]) > 1 else ALONE)}
