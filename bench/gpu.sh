@@ -13,7 +13,7 @@
 # Results are written as each part ends; one that fails or runs over its time is named at the end and does not stop
 # the others.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 to=${1:-${OUT:-out/gpu}} p=${PYTHON:-python3} device=${DEVICE:-cuda} total=${TOTAL:-525}
 mkdir -p "$to"
 to=$(cd "$to" && pwd)
