@@ -137,7 +137,8 @@ def cases(scale: Scale) -> Iterator[Case]:
     if scale.gpu:
         return
     yield on_grid(scale)
-    yield made("even times", np.linspace(0, 1, INCREMENTS + 1).tolist())
-    if not scale.quick:
+    if scale.quick:
+        yield made("even times", np.linspace(0, 1, INCREMENTS + 1).tolist())
+    else:
         scattered = np.random.default_rng(0).random(INCREMENTS - 1)
         yield made("scattered times", [0.0, *sorted(scattered.tolist()), 1.0])
