@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
-import sys
-import types
-from pathlib import Path
 from typing import Any
+
+from fastdiff.testing.kdiffusion import kdiffusion as loaded
 
 
 def module(name: str) -> Any:
@@ -24,27 +24,6 @@ def torchsde() -> Any:
     return module("torchsde")
 
 
-@functools.lru_cache
 def kdiffusion() -> Any:
-    """k_diffusion/sampling.py without the rest of the package, whose imports are heavy."""
-    spec = importlib.util.find_spec("k_diffusion")
-    if spec is None or not spec.submodule_search_locations or torchsde() is None:
-        return None
-    stubs = {n: types.ModuleType(n) for n in ("torchdiffeq", "k_diffusion", "k_diffusion.utils")}
-    stubs["torchdiffeq"].odeint = None  # type: ignore[attr-defined]
-    stubs["k_diffusion.utils"].append_dims = lambda x, n: x[(...,) + (None,) * (n - x.ndim)]  # type: ignore[attr-defined]
-    stubs["k_diffusion"].utils = stubs["k_diffusion.utils"]  # type: ignore[attr-defined]
-    before = {n: sys.modules.get(n) for n in stubs}
-    sys.modules.update(stubs)
-    try:
-        path = Path(next(iter(spec.submodule_search_locations))) / "sampling.py"
-        own = importlib.util.spec_from_file_location("k_diffusion.sampling", path)
-        assert own is not None and own.loader is not None
-        found = importlib.util.module_from_spec(own)
-        own.loader.exec_module(found)
-        return found
-    finally:
-        for n, m in before.items():
-            sys.modules.pop(n)
-            if m is not None:
-                sys.modules[n] = m
+    """Its sampling module; without torchsde it has no noise of its own."""
+    return loaded() if torchsde() is not None else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ._case import Row
 
+WORSE, ALONE = 1.1, 1.3  # times as slow is slower; of what was measured once, against its peer
 HEAD = (
     "case",
     "dtype",
@@ -17,6 +19,8 @@ HEAD = (
     "peer",
     "peer_us",
     "ratio",
+    "goal",
+    "met",
     "of_floor",
     "peak_mb",
     "error",
@@ -25,6 +29,8 @@ Results = Mapping[str, list[Row]]
 
 
 def shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 1e4 else f"{value:.0f}"
     if isinstance(value, (list, tuple)):
@@ -49,11 +55,19 @@ def table(title: str, rows: list[Row]) -> None:
             cells[head.index("ratio") if "ratio" in head else -1] = row["skipped"]
         made.add_row(
             *(
-                "" if again and k not in ("peer", "peer_us", "ratio") else c
+                "" if again and k not in ("peer", "peer_us", "ratio", "goal", "met") else c
                 for k, c in zip(head, cells, strict=True)
             )
         )
     Console(width=None if Console().is_terminal else 150).print(made)
+
+
+def named(row: Row) -> str:
+    return " ".join(filter(None, (row["case"], row.get("dtype"), shown(row["shape"]), row.get("peer"))))
+
+
+def curve(row: Row) -> str:
+    return " ".join(filter(None, (row["case"], row.get("dtype"))))
 
 
 def lines(rows: Iterable[Row]) -> dict[str, dict[str, list[tuple[float, float]]]]:
@@ -61,18 +75,16 @@ def lines(rows: Iterable[Row]) -> dict[str, dict[str, list[tuple[float, float]]]
     us)."""
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for row in (r for r in rows if "along" in r):
-        name = " ".join(filter(None, (row["case"], row.get("dtype"))))
-        curves = found.setdefault(name, {})
-        for curve, key in (("ours", "ours_us"), ("floor", "floor_us"), (row.get("peer"), "peer_us")):
+        curves = found.setdefault(curve(row), {})
+        for name, key in (("ours", "ours_us"), ("floor", "floor_us"), (row.get("peer"), "peer_us")):
             point = (row["along"], row.get(key))
-            if curve and point[1] is not None and point not in curves.setdefault(curve, []):
-                curves[curve].append(point)
+            if name and point[1] is not None and point not in curves.setdefault(name, []):
+                curves[name].append(point)
     return {name: curves for name, curves in found.items() if len(curves["ours"]) > 1}
 
 
 def growth(rows: Iterable[Row]) -> dict[str, float]:
     """Slope of log time over log size between the last two points of ours."""
-    import math
 
     def slope(points: list[tuple[float, float]]) -> float:
         (a, s), (b, t) = points[-2:]
@@ -92,7 +104,8 @@ def plot(path: Path, results: Results) -> None:
     curves = {f"{s}: {n}": c for s, rows in results.items() for n, c in lines(rows).items()}
     bars: dict[str, tuple[str, list[Row]]] = {}
     for suite, rows in results.items():
-        still = [r for r in rows if "along" not in r and "ours_us" in r]
+        drawn = lines(rows).keys()
+        still = [r for r in rows if "ours_us" in r and not ("along" in r and curve(r) in drawn)]
         key = "ratio" if any("ratio" in r for r in still) else "ours_us"
         if still := [r for r in still if key in r]:
             bars[suite] = (key, still)
@@ -120,8 +133,8 @@ def plot(path: Path, results: Results) -> None:
     for k, (suite, (key, rows)) in enumerate(bars.items()):
         ax = fig.add_subplot(grid[tall + k, :])
         labels = [" ".join(filter(None, (r["case"], r.get("dtype"), r.get("peer")))) for r in rows]
-        drawn = ax.barh(range(len(rows)), [r[key] for r in rows], color="#4878a8")
-        ax.bar_label(drawn, [shown(r[key]) for r in rows], padding=2, fontsize=7)
+        bar = ax.barh(range(len(rows)), [r[key] for r in rows], color="#4878a8")
+        ax.bar_label(bar, [shown(r[key]) for r in rows], padding=2, fontsize=7)
         ax.set_yticks(range(len(rows)), labels, fontsize=7)
         ax.invert_yaxis()
         ax.set_title(f"{suite}: " + ("peer's time over ours" if key == "ratio" else "us"), fontsize=8)
@@ -142,14 +155,22 @@ def key(suite: str, row: Row) -> tuple[Any, ...]:
     )
 
 
-def compared(old: Results, new: Results, worse: float = 1.15) -> list[str]:
-    """Cases that became slower, as ratios of ours to the same run's floor (or, without one, to itself)."""
+def relative(results: Results) -> dict[tuple[Any, ...], list[float]]:
+    """Of each case its time in those of the yards; where it was held against none, in its peer's."""
+    found: dict[tuple[Any, ...], list[float]] = {}
+    for suite, row in ((s, r) for s, rows in results.items() for r in rows if "ours_us" in r):
+        if "relative" in row:
+            found[key(suite, row)] = list(row["relative"].values())
+        elif "ratio" in row:
+            found[key(suite, row)] = [1 / row["ratio"]]
+    return found
 
-    def relative(results: Results) -> dict[tuple[Any, ...], float]:
-        rows = ((suite, row) for suite, rows in results.items() for row in rows if "ours_us" in row)
-        return {key(s, r): r["ours_us"] / r.get("floor_us", 1.0) for s, r in rows}
 
+def compared(old: Results, new: Results) -> dict[tuple[Any, ...], float]:
+    """Cases that became slower, and how many times; the most so first. Slower: by WORSE against every yard.
+    Others on the machine slow memory or arithmetic down, and a case by its own mixture of both: against one
+    of the two yards it does not look slower then."""
     before, after = relative(old), relative(new)
-    both = ((k, after[k] / before[k]) for k in after if k in before)
-    slower = sorted(((k, by) for k, by in both if by > worse), key=lambda found: -found[1])
-    return [f"{by:.2f} times slower: {' '.join(shown(v) for v in k if v)}" for k, by in slower]
+    both = {k: min(a / b for a, b in zip(after[k], before[k], strict=True)) for k in after if k in before}
+    slower = {k: by for k, by in both.items() if by > (WORSE if len(after[k]) > 1 else ALONE)}
+    return dict(sorted(slower.items(), key=lambda found: -found[1]))

@@ -6,6 +6,7 @@ normals that the tree must draw for these times, counted, at the speed of `fd.no
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,9 +16,15 @@ import torch
 import fastdiff as fd
 
 from . import _peers
-from ._case import Case, Scale, Work
+from ._case import Case, Goal, Scale, Spent, Work
+from .sampler import sampling
 
 SHAPE, INCREMENTS, DEPTH = (16, 4, 64, 64), 20, 16
+GOALS = (
+    Goal(least=25.0, peer="k-diffusion"),
+    Goal(least=1.5, peer="torchsde"),
+    Goal("of_normal", most=12.0),
+)
 Times = Sequence[float]
 
 
@@ -81,11 +88,57 @@ def made(case: str, times: Times) -> Case:
         shape=SHAPE,
         dtype=torch.float32,
         facts={"normals": drawn(times, DEPTH)},
+        goals=GOALS,
+    )
+
+
+def query(n: int, scale: Scale) -> Case:
+    """One increment between times that are no nodes, against as many normals."""
+    shape = (16, n // 16)
+    path = fd.noise.BrownianPath(shape, 0, 0.0, 1.0, depth=DEPTH, device=scale.device)
+    return Case(
+        "one increment",
+        lambda: path.increment(0.3, 0.35),
+        {"torch.randn": lambda: torch.randn(shape, device=scale.device)},
+        bytes=4.0 * n,
+        normals=n,
+        shape=shape,
+        dtype=torch.float32,
+        along=n,
+    )
+
+
+def on_grid(scale: Scale) -> Case:
+    """A step's default noise, that of the plan's own grid: a sampler's time less that of its twin without."""
+    x, m = (torch.randn(SHAPE, device=scale.device) for _ in range(2))
+    (noisy, plan), (silent, _) = (sampling("dpmpp-2m-sde", {"eta": e}, x, m, INCREMENTS) for e in (1.0, 0.0))
+
+    def run() -> Spent:
+        start = time.perf_counter()
+        noisy()
+        middle = time.perf_counter()
+        silent()
+        return Spent(2 * middle - start - time.perf_counter())
+
+    return Case(
+        "the plan's own grid",
+        run,
+        normals=x.numel(),
+        units=plan.nfe,
+        shape=SHAPE,
+        dtype=x.dtype,
+        goals=(Goal("of_normal", most=1.3),),
     )
 
 
 def cases(scale: Scale) -> Iterator[Case]:
-    yield made("even times", np.linspace(0, 1, INCREMENTS + 1).tolist())
-    if not scale.quick:
+    for n in (1 << 16, 1 << 20, 1 << 24, 1 << 28) if scale.gpu else ():
+        yield query(n, scale)
+    if scale.gpu:
+        return
+    yield on_grid(scale)
+    if scale.quick:
+        yield made("even times", np.linspace(0, 1, INCREMENTS + 1).tolist())
+    else:
         scattered = np.random.default_rng(0).random(INCREMENTS - 1)
         yield made("scattered times", [0.0, *sorted(scattered.tolist()), 1.0])

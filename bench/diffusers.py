@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from . import _peers
-from ._case import Case, Scale, Spent, Work
+from ._case import Case, Goal, Scale, Spent, Work
 
 LATENT = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 # name -> the class, its fields, options of FastScheduler
@@ -33,6 +33,14 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "dpm++ sde, path": ("DPMSolverSDEScheduler", LATENT, {"seeds": 0, "noise": "path"}),
 }
 QUICK = ("dpm++ 2m", "unipc 2", "lms")
+GOALS = {
+    "dpm++ 2m": 5.0,
+    "unipc 2": 8.0,
+    "lms": 30.0,
+    "dpm++ sde, known grid": 100.0,
+    "dpm++ sde, path": 10.0,
+}
+SHAPE = (16, 4, 64, 64)
 SMALL = ("dpm++ 2m", "unipc 2", "lms", "ddim", "euler", "flow euler")
 
 
@@ -54,9 +62,11 @@ def loop(scheduler: Any, x: torch.Tensor, m: torch.Tensor, steps: int) -> Work:
 
 
 def made(case: str, shape: tuple[int, ...], scale: Scale, steps: int = 20) -> Case:
+    name, fields, options = CASES[case]
+    if _peers.schedulers() is None:
+        return Case(case, None, {f"diffusers {name}": None}, shape=shape)
     from fastdiff.integrations.diffusers import FastScheduler
 
-    name, fields, options = CASES[case]
     x, m = (torch.randn(shape, device=scale.device) for _ in range(2))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -70,13 +80,12 @@ def made(case: str, shape: tuple[int, ...], scale: Scale, steps: int = 20) -> Ca
         units=len(ours.timesteps),
         shape=shape,
         dtype=x.dtype,
+        goals=(Goal(least=GOALS[case]),) if case in GOALS and shape == SHAPE and not scale.gpu else (),
     )
 
 
 def cases(scale: Scale) -> Iterator[Case]:
-    if _peers.schedulers() is None:
-        return
     for case in QUICK if scale.quick else CASES:
-        yield made(case, (16, 4, 64, 64), scale)
+        yield made(case, SHAPE, scale)
     for case in () if scale.quick else SMALL:
         yield made(case, (1, 4, 8, 8), scale)

@@ -23,23 +23,34 @@ from torch import Tensor, nn
 import fastdiff as fd
 from fastdiff.core.direct import Direct
 
-from ._case import Scale
+from . import _peers
+from ._case import Goal, Scale, judged
 
-SHAPE, STEPS = (4, 4, 64, 64), 50
-CASES: dict[str, tuple[str, Any]] = {  # solver, mode; "naive" is autograd through the formula
-    "naive": ("dpmpp-2m", "naive"),
-    "full": ("dpmpp-2m", "full"),
-    "checkpoint": ("dpmpp-2m", "checkpoint"),
-    "checkpoint every=7": ("dpmpp-2m", fd.gradients.Checkpoint(every=7)),
-    "checkpoint memory=4": ("dpmpp-2m", fd.gradients.Checkpoint(memory=4)),
-    "adjoint 1": ("dpmpp-2m", fd.gradients.Adjoint(order=1)),
-    "adjoint 2": ("dpmpp-2m", fd.gradients.Adjoint(order=2)),
-    "adjoint 2 memory=None": ("dpmpp-2m", fd.gradients.Adjoint(order=2, memory=None)),
-    "adjoint 3": ("dpmpp-2m", fd.gradients.Adjoint(order=3)),
-    "naive bdia": ("bdia", "naive"),
-    "reversible bdia": ("bdia", "reversible"),
+THEIRS = "torchdiffeq odeint_adjoint, ddim"
+SHAPE, STEPS = (2, 4, 64, 64), 50
+CASES: dict[str, tuple[str, Any, int]] = {  # solver, mode, steps; "naive" is autograd through the formula
+    "naive": ("dpmpp-2m", "naive", STEPS),
+    "checkpoint": ("dpmpp-2m", "checkpoint", STEPS),
+    "checkpoint memory=4": ("dpmpp-2m", fd.gradients.Checkpoint(memory=4), STEPS),
+    "adjoint 2": ("dpmpp-2m", fd.gradients.Adjoint(order=2, memory=None), STEPS),
+    "adjoint 3": ("dpmpp-2m", fd.gradients.Adjoint(order=3, memory=None), STEPS),
+    "naive ddim": ("ddim", "naive", STEPS),
+    THEIRS: ("ddim", "odeint_adjoint", STEPS),
+    "naive ddim, 100 steps": ("ddim", "naive", 100),
+    "checkpoint ddim, 100 steps": ("ddim", "checkpoint", 100),
+    "naive bdia": ("bdia", "naive", STEPS),
+    "reversible bdia": ("bdia", "reversible", STEPS),
+    "reversible bdia, 200 steps": ("bdia", "reversible", 4 * STEPS),
 }  # fmt: skip
 QUICK = ("naive", "checkpoint", "adjoint 2", "naive bdia", "reversible bdia")
+BETTER = (Goal("of_their_error", least=10.0), Goal("of_their_time", most=1.0))
+GOALS: dict[str, tuple[Goal, ...]] = {
+    "checkpoint": (Goal("of_their_error", least=1e3),),
+    "adjoint 2": BETTER,
+    "adjoint 3": BETTER,
+    "checkpoint ddim, 100 steps": (Goal(least=1 / 1.5), Goal("of_peer_memory", most=1 / 12)),
+    "reversible bdia, 200 steps": (Goal("of_memory_at_50", most=1.1),),
+}
 
 
 class Net(nn.Module):
@@ -69,14 +80,36 @@ def naive(net: Any, process: Any, x: Tensor, times: Any, solver: str) -> Tensor:
     return p.x
 
 
+def continuous(net: Net, process: Any, x: Tensor, times: Any) -> Tensor:
+    """Euler over rho = sigma / alpha, on which x / alpha is ddim's sum; the gradient is their own."""
+    nodes = [process.node(float(t)) for t in times]
+    alpha, where = ({n.sigma / n.alpha: v for n, v in zip(nodes, of, strict=True)} for of in
+                    ([n.alpha for n in nodes], [n.t for n in nodes]))  # fmt: skip
+
+    class Field(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, rho: Tensor, y: Tensor) -> Tensor:
+            at = min(alpha, key=lambda r: abs(r - float(rho)))  # they ask at the grid's points, rounded
+            return self.net(alpha[at] * y, torch.full((len(y),), where[at], dtype=y.dtype))
+
+    grid = torch.tensor(list(alpha), dtype=x.dtype)
+    ends = _peers.module("torchdiffeq").odeint_adjoint(Field(), x / nodes[0].alpha, grid, method="euler")
+    return ends[-1] * nodes[-1].alpha
+
+
 def slopes(case: str, shape: tuple[int, ...], steps: int, dtype: torch.dtype) -> Tensor:
-    solver, mode = CASES[case]
+    solver, mode, _ = CASES[case]
     torch.manual_seed(0)
     net, process = Net(shape[1]).to(dtype), fd.processes.VP()
     x = torch.randn(shape).to(dtype).requires_grad_()
     times = fd.grid("logsnr", process, steps=steps, final="sigma_min")
     if mode == "naive":
         y = naive(net, process, x, times, solver)
+    elif mode == "odeint_adjoint":
+        y = continuous(net, process, x, times)
     else:
         y = fd.sample(
             fd.Denoiser(net, process, predicts="noise"), x, solver=solver, times=times, gradient=mode
@@ -114,24 +147,35 @@ def alone(*given: Any) -> dict[str, Any]:
 
 
 def rows(scale: Scale) -> Iterator[dict[str, Any]]:
-    """peer: autograd through the same formula."""
-    shape, steps = ((2, 4, 16, 16), 10) if scale.quick else (SHAPE, STEPS)
-    base: dict[str, dict] = {}
+    """peer: autograd through the same formula; "their": torchdiffeq's adjoint, measured here too."""
+    shape = (2, 4, 16, 16) if scale.quick else SHAPE
+    done: dict[str, dict[str, Any]] = {}
+    base: dict[tuple[str, int], dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for case in QUICK if scale.quick else CASES:
-            solver, mode = CASES[case]
-            file = f"{folder}/{solver}.pt"
-            if not Path(file).exists():
-                origin = next(k for k, v in CASES.items() if v == (solver, "naive"))
+            solver, mode, steps = CASES[case]
+            if mode == "odeint_adjoint" and _peers.module("torchdiffeq") is None:
+                yield {"case": case, "shape": list(shape), "peer": "torchdiffeq", "skipped": "not installed"}
+                continue
+            steps, file = 10 if scale.quick else steps, f"{folder}/{solver}-{steps}.pt"
+            if steps <= STEPS and not Path(file).exists():
+                origin = next(k for k, v in CASES.items() if v[:2] == (solver, "naive"))
                 alone(f"exact {origin}", shape, steps, file)
-            row = alone(case, shape, steps, file)
+            row = done[case] = alone(case, shape, steps, file)
             if mode == "naive":
-                base[solver] = row
-            elif solver in base:
-                row |= {"peer": "autograd", "peer_us": base[solver]["ours_us"]}
+                base[solver, steps] = row
+            elif beside := base.get((solver, steps)):
+                row |= {"peer": "autograd", "peer_us": beside["ours_us"]}
                 row |= {"ratio": row["peer_us"] / row["ours_us"]}
-                row |= {"of_peer_memory": row["peak_mb"] / base[solver]["peak_mb"]}
-            yield row
+                row |= {"of_peer_memory": row["peak_mb"] / beside["peak_mb"]}
+    if THEIRS in done:
+        for row in done.values():
+            if "error" in row:
+                row |= {"of_their_error": done[THEIRS]["error"] / row["error"]}
+                row |= {"of_their_time": row["ours_us"] / done[THEIRS]["ours_us"]}
+    if (many := done.get("reversible bdia, 200 steps")) is not None:
+        many |= {"of_memory_at_50": many["peak_mb"] / done["reversible bdia"]["peak_mb"]}
+    yield from (judged(row, GOALS.get(case, ())) for case, row in done.items())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 
 import fastdiff as fd
 
-from ._case import Case, Scale
+from ._case import Case, Goal, Scale
 from .sampler import CASES, sampling
 
 
@@ -25,4 +25,5 @@ def cases(scale: Scale) -> Iterator[Case]:
     m = torch.randn_like(x)
     for name, ((solver, options), _, _) in CASES.items():
         ours, plan = sampling(solver, options, x, m, 20)
-        yield Case(f"{name}, a step in the loop", ours, units=plan.nfe, shape=tuple(x.shape), dtype=x.dtype)
+        what, shape = f"{name}, a step in the loop", tuple(x.shape)
+        yield Case(what, ours, units=plan.nfe, shape=shape, dtype=x.dtype, goals=(Goal("ours_us", most=2.0),))

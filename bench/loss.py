@@ -15,10 +15,11 @@ from torch import Tensor
 from fastdiff.noise import resolve
 from fastdiff.ops import dots, gaussian_kl, perturb, regression_loss
 
-from ._case import Case, Scale, Work
+from ._case import Case, Goal, Scale, Work
 
 SHAPES = {"tiny": (1, 4, 8, 8), "A": (16, 4, 64, 64), "16.8 M": (8, 16, 128, 1024)}
-TENSORS = 6
+LARGE = {"64 K": (16, 4, 32, 32), "1 M": (16, 16, 64, 64), "256 M": (64, 64, 256, 256)}
+GOALS = {"A": 4.5, "16.8 M": 15.0}
 
 
 def eager(x0: Tensor, a: Tensor, s: Tensor, w: Tensor, t: Tensor, net: Tensor) -> Tensor:
@@ -31,7 +32,7 @@ def eager(x0: Tensor, a: Tensor, s: Tensor, w: Tensor, t: Tensor, net: Tensor) -
 
 
 def training(name: str, scale: Scale) -> Case:
-    shape = SHAPES[name]
+    shape = {**SHAPES, **LARGE}[name]
     B, device = shape[0], scale.device
     x0, net = torch.randn(shape, device=device), torch.randn(shape, device=device, requires_grad=True)
     tables, t = torch.rand(3, 1000, device=device), torch.randint(1000, (B,), device=device)
@@ -54,10 +55,11 @@ def training(name: str, scale: Scale) -> Case:
         f"noise to gradient, {name}",
         ours,
         peers,
-        bytes=4.0 * n * TENSORS,
+        bytes=4.0 * n * (6 if stored else 4),
         normals=n * (1 if stored else 2),
         shape=shape,
         dtype=x0.dtype,
+        goals=(Goal(least=GOALS[name], peer="torch"),) if name in GOALS and not scale.gpu else (),
     )
 
 
@@ -108,5 +110,7 @@ def ops(scale: Scale) -> Iterator[Case]:
 
 def cases(scale: Scale) -> Iterator[Case]:
     for name in ("tiny", "A") if scale.quick else SHAPES:
+        yield training(name, scale)
+    for name in LARGE if scale.gpu else ():
         yield training(name, scale)
     yield from ops(scale)

@@ -8,7 +8,7 @@ import torch
 
 import fastdiff as fd
 
-from ._case import Case, Scale
+from ._case import Case, Goal, Scale, Work, threads
 
 LAWS: dict[str, Callable[[torch.Tensor], object] | None] = {  # ours -> torch's in place, where it has one
     "normal": lambda x: x.normal_(),
@@ -30,7 +30,7 @@ ARGUMENTS = {
 }
 
 
-def made(law: str, n: int, threads: int, scale: Scale) -> Case:
+def made(law: str, n: int, scale: Scale) -> Case:
     x, theirs = torch.empty(n, device=scale.device), LAWS[law]
     draw = getattr(fd.noise, law)
     options = {"device": scale.device, **ARGUMENTS.get(law, {})}
@@ -41,13 +41,29 @@ def made(law: str, n: int, threads: int, scale: Scale) -> Case:
         bytes=4.0 * n,
         shape=(1, n),
         dtype=torch.float32,
-        threads=threads,
+        goals=(Goal(least=3.0, peer="torch"), Goal("ns_each", most=1.0))
+        if law == "normal" and not scale.gpu
+        else (),
     )
+
+
+def doubled(n: int) -> Case:
+    """Two threads against one."""
+
+    def draw(on: int) -> Work:
+        def run() -> None:
+            with threads(on):
+                fd.noise.normal((1, n), seeds=0)
+
+        return run
+
+    what, goals = "normal, two threads", (Goal(least=1.6, peer="one"),)
+    return Case(what, draw(2), {"one thread": draw(1)}, shape=(1, n), threads=2, goals=goals)
 
 
 def cases(scale: Scale) -> Iterator[Case]:
     n = 1 << (26 if scale.gpu else 20)
     for law in LAWS:
-        yield made(law, n >> (law in ("gamma", "student_t")) * 2, 1, scale)
+        yield made(law, n >> (law in ("gamma", "student_t")) * 2, scale)
     if not scale.gpu:
-        yield made("normal", n, 2, scale)
+        yield doubled(n)

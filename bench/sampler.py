@@ -16,7 +16,7 @@ from torch import Tensor
 import fastdiff as fd
 
 from . import _peers
-from ._case import Case, Scale, Spent, Work
+from ._case import Case, Goal, Scale, Spent, Work
 from .step import summed
 
 STEPS = 20
@@ -29,6 +29,22 @@ CASES = {  # ours -> (solver, options), the diffusers class and its options
     "ddim": (("ddim", {}), "DDIMScheduler", {"clip_sample": False}),
     "euler": (("euler", {}), "EulerDiscreteScheduler", {}),
     "heun": (("heun", {}), "HeunDiscreteScheduler", {}),
+}
+LARGE = (64, 16, 256, 256)
+F32, BF16 = torch.float32, torch.bfloat16
+GOALS = {  # GPU, ours, dtype, shape
+    (False, "dpmpp-2m", F32, SHAPE): (Goal(least=6.0, peer="diffusers"),),
+    (False, "dpmpp-2m", BF16, SHAPE): (Goal(least=12.0, peer="diffusers"),),
+    (False, "unipc-2", F32, SHAPE): (Goal(least=12.0, peer="diffusers"),),
+    (False, "dpmpp-2m-sde", F32, SHAPE): (Goal(least=4.8, peer="diffusers"),),
+    (False, "dpmpp-2m", F32, LARGE): (Goal(least=25.0, peer="diffusers"),),
+    (True, "dpmpp-2m", BF16, SHAPE): (
+        Goal(least=40.0, peer="diffusers"),
+        Goal(least=5.0, peer="torch.compile, a step"),
+        Goal("ours_us", most=4.0),
+    ),
+    (True, "dpmpp-2m", F32, SHAPE): (Goal("ours_us", most=4.0),),
+    (True, "dpmpp-2m-sde", F32, SHAPE): (Goal(least=200.0, peer="k-diffusion"),),
 }
 THEIRS = {"dpmpp-2m": "sample_dpmpp_2m", "dpmpp-2m-sde": "sample_dpmpp_2m_sde", "euler": "sample_euler"}
 
@@ -87,6 +103,25 @@ def compiled(plan: fd.Plan, x: Tensor, m: Tensor) -> Work:
     return lambda: best(x, m)
 
 
+def compiled_steps(plan: fd.Plan, x: Tensor, m: Tensor) -> Work:
+    """The plan's sums a step at a time, as behind a network that is not compiled with them."""
+    step = torch.compile(summed, mode="max-autotune-no-cudagraphs", dynamic=False)
+    stages = [
+        (s.inputs, s.outputs, torch.tensor(s.coeffs.tolist(), dtype=x.dtype, device=x.device), s.call)
+        for s in plan.stages
+    ]
+    tables = [[row.unbind() for row in rows] for _, _, rows, _ in stages]
+
+    def loop() -> Tensor:
+        held = {0: x}
+        for (inputs, outputs, _, call), table in zip(stages, tables, strict=True):
+            held |= dict(zip(outputs, step([held[r] for r in inputs], table), strict=True))
+            held |= dict.fromkeys(call.outs if call else (), m)
+        return held[plan.out]
+
+    return loop
+
+
 def made(name: str, shape: tuple[int, ...], dtype: torch.dtype, scale: Scale, steps: int = STEPS) -> Case:
     (solver, options), theirs, their_options = CASES[name]
     torch.manual_seed(0)
@@ -96,8 +131,9 @@ def made(name: str, shape: tuple[int, ...], dtype: torch.dtype, scale: Scale, st
     peers = {f"diffusers {theirs}": diffusers(theirs, their_options, x, m, steps)}
     if name in THEIRS and dtype == torch.float32:
         peers[f"k-diffusion {THEIRS[name]}"] = kdiffusion(THEIRS[name], x, m, steps)
-    if scale.gpu and not plan.stochastic:
-        peers["torch.compile"] = compiled(plan, x, m)
+    if scale.gpu and name in ("dpmpp-2m", "unipc-2") and shape == SHAPE:  # to compile takes long
+        peers["torch.compile, a step at a time"] = compiled_steps(plan, x, m)
+        peers["torch.compile, all steps as one"] = compiled(plan, x, m)
     return Case(
         name,
         ours,
@@ -107,6 +143,7 @@ def made(name: str, shape: tuple[int, ...], dtype: torch.dtype, scale: Scale, st
         units=plan.nfe,
         shape=shape,
         dtype=dtype,
+        goals=GOALS.get((scale.gpu, name, dtype, shape), ()),
     )
 
 
@@ -115,4 +152,4 @@ def cases(scale: Scale) -> Iterator[Case]:
         for name in CASES:
             yield made(name, SHAPE, dtype, scale)
     if not scale.quick:  # 64 M elements: far beyond every cache, where fresh memory dominates the peer's step
-        yield made("dpmpp-2m", (64, 16, 256, 256), torch.float32, scale, steps=20 if scale.gpu else 5)
+        yield made("dpmpp-2m", LARGE, torch.float32, scale, steps=20 if scale.gpu else 5)

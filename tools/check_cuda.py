@@ -35,7 +35,18 @@ class Kernel:
     fast: tuple[int, ...] | None  # dtype, inputs, outputs, noise
     registers: int
     stack: int
+    shared: int
     code: Counter[str]
+    listing: list[tuple[int, str, int | None]]  # address, instruction, where it may jump to
+
+    @property
+    def loops(self) -> list[tuple[int, int]]:
+        """From and to which address, the longest last; a branch to itself ends the code."""
+        spans = [(to, at) for at, op, to in self.listing if to is not None and to < at]
+        return sorted(spans, key=lambda span: span[1] - span[0])
+
+    def between(self, span: tuple[int, int]) -> Counter[str]:
+        return Counter(op for at, op, _ in self.listing if span[0] <= at <= span[1])
 
     def count(self, pattern: str) -> int:
         return sum(n for op, n in self.code.items() if re.match(pattern, op))
@@ -115,18 +126,23 @@ def describe(mangled: str) -> tuple[str, tuple[int, ...] | None]:
     return mangled, None
 
 
+def ops(listing: list[tuple[int, str, int | None]]) -> tuple[Counter[str], list[tuple[int, str, int | None]]]:
+    return Counter(op for _, op, _ in listing), listing
+
+
 def read(binary: str, file: Path, arch: str) -> list[Kernel]:
     usage = run(binary, "-arch", arch, "-res-usage", str(file))
-    code: dict[str, Counter[str]] = defaultdict(Counter)
+    code: dict[str, list[tuple[int, str, int | None]]] = defaultdict(list)
     name = ""
     for line in run(binary, "-arch", arch, "-sass", str(file)).splitlines():
         if m := re.search(r"Function : (\S+)", line):
             name = m[1]
-        elif m := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?([A-Z][\w.]*)", line):
-            code[name][m[1]] += 1
+        elif m := re.match(r"\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+ )?([A-Z][\w.]*)([^;]*)", line):
+            to = re.search(r"0x([0-9a-f]+)\s*$", m[3]) if m[2].startswith("BRA") else None
+            code[name].append((int(m[1], 16), m[2], int(to[1], 16) if to else None))
     kernels = []
-    for mangled, registers, stack in re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+)", usage):
-        kernels.append(Kernel(*describe(mangled), int(registers), int(stack), code[mangled]))
+    for mangled, *used in re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+)", usage):
+        kernels.append(Kernel(*describe(mangled), *map(int, used), *ops(code[mangled])))
     return kernels
 
 

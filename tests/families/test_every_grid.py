@@ -9,6 +9,7 @@ import fastdiff.grids as G
 import fastdiff.processes as P
 from fastdiff.core.grid import check_times, grids
 from fastdiff.core.process import processes
+from fastdiff.testing.kdiffusion import kdiffusion
 
 KEYS = grids.names()
 SPACED = ("leading", "linspace", "trailing")  # on discrete steps
@@ -243,41 +244,10 @@ def test_klub_gauss_has_the_least_bound():
 # other people's code
 
 
-def k_diffusion_sampling():
-    """k_diffusion/sampling.py by its path: the package's own __init__ imports training code."""
-    import importlib.util
-    import sys
-    import types
-
-    found = importlib.util.find_spec("k_diffusion")
-    if found is None:
-        pytest.skip("k-diffusion is not installed")
-    package = types.ModuleType("k_diffusion_alone")
-    package.__path__ = list(found.submodule_search_locations)
-    package.utils = types.ModuleType("k_diffusion_alone.utils")
-    solver = types.ModuleType("torchdiffeq")
-    solver.odeint = None
-    stubs = {
-        "k_diffusion_alone": package,
-        "k_diffusion_alone.utils": package.utils,
-        "torchdiffeq": solver,
-        "torchsde": types.ModuleType("torchsde"),
-    }
-    pytest.importorskip("scipy")
-    pytest.importorskip("tqdm")
-    with pytest.MonkeyPatch.context() as patch:
-        for key, module in stubs.items():
-            patch.setitem(sys.modules, key, module)
-        path = f"{package.__path__[0]}/sampling.py"
-        spec = importlib.util.spec_from_file_location("k_diffusion_alone.sampling", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("steps", [1, 5, 20, 200])
 def test_levels_are_those_of_k_diffusion(steps):
-    theirs = k_diffusion_sampling()
+    if (theirs := kdiffusion()) is None:
+        pytest.skip("k-diffusion is not installed")
     edm, ends = P.EDM(0.002, 80.0), (0.002, 80.0)
     pairs = [
         ("karras", {}, theirs.get_sigmas_karras(steps, *ends)),

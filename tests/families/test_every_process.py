@@ -13,6 +13,7 @@ import fastdiff.processes as P
 from fastdiff.core.grid import grids
 from fastdiff.core.number import Real, precision
 from fastdiff.core.process import processes
+from fastdiff.testing.kdiffusion import kdiffusion
 
 mpmath = pytest.importorskip("mpmath")
 mp = mpmath.mp.clone()
@@ -568,7 +569,8 @@ def test_zero_terminal_snr_is_that_of_diffusers():
 
 
 def test_log_rho_is_the_interpolation_of_k_diffusion():
-    external = load_k_diffusion("external")
+    if (external := kdiffusion("external")) is None:
+        pytest.skip("k-diffusion is not installed")
     table = torch.tensor(ddpm_table(), dtype=torch.float64)
     theirs = external.DiscreteSchedule(((1 - table) / table) ** 0.5, quantize=False)
     process = P.DiscreteVP(table, interpolate="log_rho")
@@ -577,34 +579,6 @@ def test_log_rho_is_the_interpolation_of_k_diffusion():
     assert torch.allclose(rho, theirs.t_to_sigma(n), rtol=1e-5)  # their weights are float32
     back = process.model_index(process.time_of(-rho.log().numpy()), 1000)
     assert np.allclose(back, theirs.sigma_to_t(rho).numpy(), atol=1e-9)
-
-
-def load_k_diffusion(name):
-    """One module of k-diffusion by its path: the package's own __init__ imports training code we do not
-    need."""
-    import importlib.util
-    import sys
-    import types
-
-    found = importlib.util.find_spec("k_diffusion")
-    if found is None:
-        pytest.skip("k-diffusion is not installed")
-    package = types.ModuleType("k_diffusion_alone")
-    package.__path__ = list(found.submodule_search_locations)
-    stubs = {
-        "k_diffusion_alone": package,
-        "k_diffusion_alone.utils": types.ModuleType("utils"),
-        "k_diffusion_alone.sampling": types.ModuleType("sampling"),
-    }
-    package.utils, package.sampling = stubs["k_diffusion_alone.utils"], stubs["k_diffusion_alone.sampling"]
-    with pytest.MonkeyPatch.context() as patch:
-        for key, module in stubs.items():
-            patch.setitem(sys.modules, key, module)
-        path = f"{package.__path__[0]}/{name}.py"
-        spec = importlib.util.spec_from_file_location(f"k_diffusion_alone.{name}", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return module
 
 
 def test_respacing():

@@ -6,12 +6,8 @@ as 80, which leaves about 1e-13; the rest is room for their order of operations.
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import sys
-import types
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,35 +18,18 @@ from fastdiff.integrations import kdiffusion as K
 from fastdiff.noise import resolve
 from fastdiff.ops.normal import normal
 from fastdiff.testing import GaussianMixture
+from fastdiff.testing.kdiffusion import kdiffusion
 
 MIXTURE = GaussianMixture([0.3, 0.7], [-1.0, 1.5], [0.3, 0.5])
 X = torch.linspace(-2.2, 2.2, 12, dtype=torch.float64).reshape(3, 4) * 80
 
 
 @pytest.fixture(scope="module")
-def sampling() -> Iterator[Any]:
-    """k_diffusion/sampling.py without the rest of the package, whose imports are heavy."""
-    spec = importlib.util.find_spec("k_diffusion")
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip("k_diffusion is not installed")
-    stubs = {n: types.ModuleType(n) for n in ("torchdiffeq", "torchsde", "k_diffusion", "k_diffusion.utils")}
-    stubs["torchdiffeq"].odeint = None  # type: ignore[attr-defined]
-    stubs["k_diffusion"].utils = stubs["k_diffusion.utils"]  # type: ignore[attr-defined]
-    stubs["k_diffusion.utils"].append_dims = lambda x, n: x[(...,) + (None,) * (n - x.ndim)]  # type: ignore[attr-defined]
-    before = {n: sys.modules.get(n) for n in stubs}
-    sys.modules.update(stubs)
-    try:
-        path = Path(next(iter(spec.submodule_search_locations))) / "sampling.py"
-        own = importlib.util.spec_from_file_location("k_diffusion.sampling", path)
-        assert own is not None and own.loader is not None
-        module = importlib.util.module_from_spec(own)
-        own.loader.exec_module(module)
-        yield module
-    finally:
-        for n, m in before.items():
-            sys.modules.pop(n)
-            if m is not None:
-                sys.modules[n] = m
+def sampling() -> Any:
+    theirs = kdiffusion()
+    if theirs is None:
+        pytest.skip("k-diffusion is not installed")
+    return theirs
 
 
 @pytest.fixture

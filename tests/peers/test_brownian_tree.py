@@ -76,7 +76,6 @@ def test_kdiffusion(
     options: Any,
 ) -> None:
     """Their own default tree."""
-    monkeypatch.setattr(sampling, "torchsde", torchsde)
     made: list[Same] = []
     tree = sampling.BrownianTreeNoiseSampler
 
@@ -104,7 +103,6 @@ def test_diffusers(doubled: Any, monkeypatch: pytest.MonkeyPatch, karras: bool, 
     times = diffusers_peer.times_of(s.sigmas)
     process = diffusers_peer.VP
     module = sys.modules[type(s).__module__]
-    monkeypatch.setattr(module, "torchsde", torchsde)  # k-diffusion's module is loaded over a stub of it
     low, high = s.sigmas[s.sigmas > 0].min(), s.sigmas.max()
     same = Same(module.BrownianTreeNoiseSampler(X, low, high, 3), process)
     s.noise_sampler = same.theirs

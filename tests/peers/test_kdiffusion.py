@@ -7,11 +7,6 @@ result, and rounding with it.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-import types
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +20,7 @@ from fastdiff.core.solver import solvers
 from fastdiff.runtime.adaptive import AdaptiveSampler
 from fastdiff.runtime.denoiser import Denoiser
 from fastdiff.testing import GaussianMixture
+from fastdiff.testing.kdiffusion import kdiffusion
 
 VP, EDM = processes.get("vp")(), processes.get("edm")()
 MIXTURE = GaussianMixture([0.3, 0.7], [-1.0, 1.5], [0.3, 0.5])
@@ -32,30 +28,11 @@ X = torch.linspace(-2.2, 2.2, 9, dtype=torch.float64).reshape(3, 3)
 
 
 @pytest.fixture(scope="module")
-def sampling() -> Iterator[types.ModuleType]:
-    """k_diffusion/sampling.py without the rest of the package, whose imports are heavy."""
-    spec = importlib.util.find_spec("k_diffusion")
-    if spec is None or spec.origin is None:
-        pytest.skip("k_diffusion is not installed")
-    stubs = {n: types.ModuleType(n) for n in ("torchdiffeq", "torchsde", "k_diffusion", "k_diffusion.utils")}
-    stubs["torchdiffeq"].odeint = None  # type: ignore[attr-defined]
-    stubs["k_diffusion"].utils = stubs["k_diffusion.utils"]  # type: ignore[attr-defined]
-    stubs["k_diffusion.utils"].append_dims = lambda x, n: x[(...,) + (None,) * (n - x.ndim)]  # type: ignore[attr-defined]
-    before = {n: sys.modules.get(n) for n in stubs}
-    sys.modules.update(stubs)
-    try:
-        own = importlib.util.spec_from_file_location(
-            "k_diffusion.sampling", Path(spec.origin).with_name("sampling.py")
-        )
-        assert own is not None and own.loader is not None
-        module = importlib.util.module_from_spec(own)
-        own.loader.exec_module(module)
-        yield module
-    finally:
-        for n, m in before.items():
-            sys.modules.pop(n)
-            if m is not None:
-                sys.modules[n] = m
+def sampling() -> Any:
+    theirs = kdiffusion()
+    if theirs is None:
+        pytest.skip("k-diffusion is not installed")
+    return theirs
 
 
 def draw(step: int, column: int = 0) -> torch.Tensor:
