@@ -25,6 +25,11 @@ def torchsde() -> Any:
 
 
 @functools.lru_cache
+def torchdiffeq() -> Any:
+    return module("torchdiffeq")
+
+
+@functools.lru_cache
 def kdiffusion() -> Any:
     """k_diffusion/sampling.py without the rest of the package, whose imports are heavy."""
     spec = importlib.util.find_spec("k_diffusion")

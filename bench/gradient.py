@@ -2,12 +2,14 @@
 
 Each case runs in a process of its own: CPU seconds of one forward and backward pass on one thread, and the
 peak of resident memory above what it was before. Error: relative, over x_T and all parameters, against
-autograd in float64; of an adjoint it is that of the method, of the others rounding.
+autograd in float64; of an adjoint it is that of the method, of the others rounding. torchdiffeq's adjoint takes
+as many Euler steps in sigma / alpha at the same times, and its error is that against its own steps.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -23,8 +25,10 @@ from torch import Tensor, nn
 import fastdiff as fd
 from fastdiff.core.direct import Direct
 
+from . import _peers
 from ._case import Scale
 
+EULER = "torchdiffeq euler"
 SHAPE, STEPS = (4, 4, 64, 64), 50
 CASES: dict[str, tuple[str, Any]] = {  # solver, mode; "naive" is autograd through the formula
     "naive": ("dpmpp-2m", "naive"),
@@ -38,6 +42,8 @@ CASES: dict[str, tuple[str, Any]] = {  # solver, mode; "naive" is autograd throu
     "adjoint 3": ("dpmpp-2m", fd.gradients.Adjoint(order=3)),
     "naive bdia": ("bdia", "naive"),
     "reversible bdia": ("bdia", "reversible"),
+    "naive torchdiffeq": (EULER, "naive"),
+    "torchdiffeq adjoint": (EULER, "adjoint"),
 }  # fmt: skip
 QUICK = ("naive", "checkpoint", "adjoint 2", "naive bdia", "reversible bdia")
 
@@ -69,13 +75,36 @@ def naive(net: Any, process: Any, x: Tensor, times: Any, solver: str) -> Tensor:
     return p.x
 
 
+class Slope(nn.Module):
+    """d (x / alpha) / d (sigma / alpha): the noise."""
+
+    def __init__(self, net: nn.Module, process: Any):
+        super().__init__()
+        self.net, self.process = net, process
+
+    def forward(self, rho: Tensor, y: Tensor) -> Tensor:
+        t = float(self.process.time_of(-math.log(float(rho.detach()))))
+        alpha = float(self.process.alpha(t))
+        return self.net(alpha * y, torch.full((len(y),), t, dtype=y.dtype))
+
+
+def euler(net: Any, process: Any, x: Tensor, times: Any, adjoint: bool) -> Tensor:
+    diffeq = _peers.torchdiffeq()
+    run = diffeq.odeint_adjoint if adjoint else diffeq.odeint
+    first, last = (float(process.alpha(float(t))) for t in (times[0], times[-1]))
+    rho = torch.tensor([math.exp(-float(process.lam(float(t)))) for t in times], dtype=x.dtype)
+    return last * run(Slope(net, process), x / first, rho, method="euler")[-1]
+
+
 def slopes(case: str, shape: tuple[int, ...], steps: int, dtype: torch.dtype) -> Tensor:
     solver, mode = CASES[case]
     torch.manual_seed(0)
     net, process = Net(shape[1]).to(dtype), fd.processes.VP()
     x = torch.randn(shape).to(dtype).requires_grad_()
     times = fd.grid("logsnr", process, steps=steps, final="sigma_min")
-    if mode == "naive":
+    if solver == EULER:
+        y = euler(net, process, x, times, mode == "adjoint")
+    elif mode == "naive":
         y = naive(net, process, x, times, solver)
     else:
         y = fd.sample(
@@ -120,6 +149,9 @@ def rows(scale: Scale) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         for case in QUICK if scale.quick else CASES:
             solver, mode = CASES[case]
+            if solver == EULER and _peers.torchdiffeq() is None:
+                yield {"case": case, "shape": list(shape), "peer": "torchdiffeq", "skipped": "not installed"}
+                continue
             file = f"{folder}/{solver}.pt"
             if not Path(file).exists():
                 origin = next(k for k, v in CASES.items() if v == (solver, "naive"))
