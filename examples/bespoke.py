@@ -38,15 +38,27 @@ def labels(x: Tensor) -> dict[str, Tensor]:
     return {"label": torch.arange(len(x)) % 10}
 
 
-def errors(denoiser: fd.Denoiser, plans: dict[str, fd.Plan], x_T: Tensor) -> dict[str, float]:
-    """Of each plan's ends; rms over pixels, the mean over samples."""
+def ends(denoiser: fd.Denoiser, plan: fd.Plan, x_T: Tensor) -> Tensor:
     with torch.no_grad():
-        true = fd.Sampler(denoiser, plan_of(denoiser, "dpmpp-3m", "logsnr", FINE))(x_T, cond=labels(x_T))
-        ends = {name: fd.Sampler(denoiser, p)(x_T, cond=labels(x_T)) for name, p in plans.items()}
-    return {k: float((y - true).square().flatten(1).mean(1).sqrt().mean()) for k, y in ends.items()}
+        return fd.Sampler(denoiser, plan)(x_T, cond=labels(x_T))
 
 
-def picture(path: Path, images: dict[str, Tensor], curves: dict[str, list[float]], tuned: dict, calls: range):
+def errors(denoiser: fd.Denoiser, plans: dict[str, fd.Plan], x_T: Tensor, true: Tensor) -> dict[str, float]:
+    """Of each plan's ends; rms over pixels, the mean over samples."""
+
+    def off(plan: fd.Plan) -> float:
+        return float((ends(denoiser, plan, x_T) - true).square().flatten(1).mean(1).sqrt().mean())
+
+    return {name: off(plan) for name, plan in plans.items()}
+
+
+def picture(
+    path: Path,
+    images: dict[str, Tensor],
+    curves: dict[str, list[float]],
+    tuned: dict[str, float],
+    calls: range,
+) -> None:
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3), width_ratios=(1.4, 1))
     left.imshow(strip(images), cmap="gray", vmin=-1, vmax=1)
     left.set(xticks=[], yticks=[9 * i + 4 for i in range(len(images))], yticklabels=list(images))
@@ -69,11 +81,13 @@ def main(argv: list[str] | None = None) -> None:
     process, count = denoiser.process, 256 if args.quick else 512
     mine, held = (process.prior_std(process.t_max) * fd.noise.normal((count, 1, 8, 8), s) for s in SEEDS)
     hand = {f"{k}, {g}": plan_of(denoiser, k, g, CALLS) for k in HAND for g in GRIDS}
-    known = errors(denoiser, hand, mine)
+    fine = plan_of(denoiser, "dpmpp-3m", "logsnr", FINE)
+    truth, true = (ends(denoiser, fine, x) for x in (mine, held))
+    known = errors(denoiser, hand, mine, truth)
     best = min(known, key=known.__getitem__)
     print(f"best of {len(hand)} plans of {CALLS} calls by hand, on the starts to fit on: {best}")
 
-    search = {"iterations": 200 if args.quick else 500, "cond": labels(mine), "fine": 6, "progress": True}
+    search = {"iterations": 150 if args.quick else 500, "cond": labels(mine), "fine": 6, "progress": True}
     # conditions of order 1 leave the most to fit: of each call, what it adds at every later step
     third = hand["unipc, quadratic-t"]
     tuned = {"fitted": fd.tune.fit(denoiser, third, mine, order=1, batch=48, rate=1e-2, **search)}
@@ -84,21 +98,21 @@ def main(argv: list[str] | None = None) -> None:
 
     calls = range(4, 17, 4) if args.quick else range(4, 21)
     curves = {
-        f"{k}, {g}": [errors(denoiser, {"": plan_of(denoiser, k, g, n)}, held)[""] for n in calls]
+        f"{k}, {g}": [
+            *errors(denoiser, {str(n): plan_of(denoiser, k, g, n) for n in calls}, held, true).values()
+        ]
         for k, g in (("dpmpp-2m", "logsnr"), ("dpmpp-2m", "quadratic-t"), ("unipc", "quadratic-t"))
     }
     twelve = {f"dpmpp-2m, {g}, 12 calls": plan_of(denoiser, "dpmpp-2m", g, 12) for g in GRIDS}
-    found = errors(denoiser, {**hand, **twelve, **tuned}, held)
+    found = errors(denoiser, {**hand, **twelve, **tuned}, held, true)
     for name, error in sorted(found.items(), key=lambda kv: kv[1]):
         print(f"{error:.4f}  {name}")
     file = args.out / "bespoke.json"
     numbers = {"errors": found, "calls": {k: p.nfe for k, p in tuned.items()}, "best by hand": best}
     print("wrote", written(file, lambda p: p.write_text(json.dumps(numbers, indent=1) + "\n")))
 
-    shown = {"300 calls": plan_of(denoiser, "dpmpp-3m", "logsnr", FINE), **twelve,
-             f"{best}, {CALLS} calls": hand[best], f"fitted, {CALLS} calls": tuned["fitted"]}  # fmt: skip
-    with torch.no_grad():
-        ten = {k: fd.Sampler(denoiser, p)(held[:10], cond=labels(held[:10])) for k, p in shown.items()}
+    shown = {**twelve, f"{best}, {CALLS} calls": hand[best], f"fitted, {CALLS} calls": tuned["fitted"]}
+    ten = {f"{FINE} calls": true[:10], **{k: ends(denoiser, p, held[:10]) for k, p in shown.items()}}
     picture(args.out / "bespoke.png", ten, curves, {k: found[k] for k in tuned}, calls)
 
 

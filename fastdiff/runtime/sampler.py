@@ -33,7 +33,9 @@ from .state import State, Trajectory
 from .trained import trained
 
 WHOLE = Checkpoint()  # the one way that a compiled graph can hold
-OUTSIDE = "gradients other than 'full' and a plain 'checkpoint' are run by the host, outside of compiled graphs"
+OUTSIDE = (
+    "gradients other than 'full' and a plain 'checkpoint' are run by the host, outside of compiled graphs"
+)
 KEPT = 16  # shapes for which a sampler keeps tables and buffers
 
 

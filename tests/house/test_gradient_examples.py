@@ -52,7 +52,9 @@ def test_morph(out: Path) -> None:
     found = run("morph", out)
     assert all(e < 1 / 16 and e < i for e, i in zip(found["error"], found["error of inversion"], strict=True))
     circle, searched = found["halfway"]
-    assert all(math.log(2) - 1e-6 <= s < math.log(4) and s <= c for s, c in zip(searched, circle, strict=True))
+    assert all(
+        math.log(2) - 1e-6 <= s < math.log(4) and s <= c for s, c in zip(searched, circle, strict=True)
+    )
 
 
 def test_bespoke(out: Path) -> None:

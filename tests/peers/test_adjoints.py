@@ -1,11 +1,11 @@
 """Gradients through 50 network calls against torchdiffeq's odeint_adjoint and torchsde's sdeint_adjoint.
 
-The problem: an exact network for six Gaussian components whose directions are of width 0.02 to 1, as the data of
-pictures is thin in most; the gradient goes to x_T and to the network's parameters, the means. The error of each
-is that against autograd through its own steps, in float64.
+The problem: an exact network for six Gaussian components whose directions are of width 0.02 to 1, as the data
+of pictures is thin in most; the gradient goes to x_T and to the network's parameters, the means. The error of
+each is that against autograd through its own steps, in float64.
 
-Theirs take equal steps in the t of the process, as they do when told a number of steps. On times of ours, which
-one may hand to them, they do better; docs/gradients.md says how much.
+Theirs take equal steps in the t of the process, as they do when told a number of steps. On times of ours,
+which one may hand to them, they do better; docs/gradients.md says how much.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def draw(seed: int, *shape: int) -> Tensor:
 
 
 class Noise(nn.Module):
-    """E[noise | x], with the forms of what torchdiffeq and torchsde integrate. There u in [0, 1] is the time."""
+    """E[noise | x], with the forms of what torchdiffeq and torchsde integrate. There u in [0, 1] is time."""
 
     noise_type, sde_type = "diagonal", "ito"
 

@@ -565,31 +565,49 @@ def test_modes_that_do_not_fit_raise(net: Net) -> None:
         fd.guidance.CFG(torch.ones((), requires_grad=True))
 
 
-def test_two_hundred_rounds_leave_nothing(net: Net) -> None:
-    """Every tensor that Python knows of is counted; what C++ alone holds would keep its node, which is
-    one."""
-    x = torch.randn(3, 5, dtype=torch.float64)
-    samplers = {
-        mode: fd.Sampler(
-            fd.Denoiser(net, VP, predicts="noise"),
-            fd.plan("bdia", VP, fd.grid("logsnr", VP, steps=2, final="sigma_min")),
-        )
-        for mode in ("checkpoint", "reversible", "adjoint")
-    }
+def alive() -> tuple[int, int]:
+    """Tensors that Python knows of, and their elements."""
+    gc.collect()
+    found = [o for o in gc.get_objects() if issubclass(type(o), Tensor)]
+    return len(found), sum(t.numel() for t in found)
 
-    def alive() -> tuple[int, int]:
-        gc.collect()
-        found = [o for o in gc.get_objects() if issubclass(type(o), Tensor)]
-        return len(found), sum(t.numel() for t in found)
 
-    for mode, sampler in samplers.items():
-        for i in range(203):
-            leaf = x.clone().requires_grad_()
-            (sampler(leaf, gradient=mode) ** 2).sum().backward()
-            del leaf
-            if i == 2:
-                before = alive()
-        assert alive() == before, mode
+def nothing_is_left(one_round: Callable[[], object], what: str, rounds: int = 200) -> None:
+    for _ in range(3):  # what is made once
+        one_round()
+    before = alive()
+    for _ in range(rounds):
+        one_round()
+    assert alive() == before, what
+
+
+@pytest.mark.parametrize("where", ["plain", "compiled", "autocast", "frozen", "no_grad"])
+def test_two_hundred_rounds_leave_nothing(net: Net, where: str) -> None:
+    """Of each of the four modes, and where something else is asked 200 of them in turn. Every tensor that
+    Python knows of is counted; what C++ alone holds would keep its node, which is one."""
+    dtype = torch.float32 if where == "autocast" else torch.float64
+    net, x = net.to(dtype), torch.randn(3, 5, dtype=dtype)
+    if where == "frozen":
+        net.requires_grad_(False)
+    compiled = torch.compile(nn.Linear(5, 5).to(dtype), backend="aot_eager")
+    network = (lambda x, t: torch.tanh(compiled(x))) if where == "compiled" else net
+    denoiser = fd.Denoiser(network, VP, predicts="noise")
+    times = fd.grid("logsnr", VP, steps=2, final="sigma_min")
+    sampler = fd.Sampler(denoiser, fd.plan("bdia", VP, times))
+    modes = ("full", "checkpoint", "reversible", "adjoint")
+
+    def one(mode: str) -> None:
+        leaf = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=where == "autocast"):
+            with torch.set_grad_enabled(where != "no_grad"):
+                y = sampler(leaf, gradient=mode)
+        if where == "no_grad":
+            assert not y.requires_grad
+        else:
+            (y**2).sum().backward()
+            assert leaf.grad is not None
+
+    nothing_is_left(lambda: [one(mode) for mode in modes], where, 200 if where == "plain" else 50)
 
 
 def ranks(number: int, count: int, folder: str) -> None:
@@ -605,6 +623,11 @@ def ranks(number: int, count: int, folder: str) -> None:
         y = fd.sample(fd.Denoiser(wrapped, VP, predicts="noise"), mine, solver="bdia", steps=3, gradient=mode)
         (y * y).sum().backward()
         found[mode] = [p.grad.clone() for p in net.parameters()]
+    sampler = fd.Sampler(
+        fd.Denoiser(parallel, VP, predicts="noise"),
+        fd.plan("bdia", VP, fd.grid("logsnr", VP, steps=2, final="sigma_min")),
+    )
+    nothing_is_left(lambda: (sampler(mine, gradient="checkpoint") ** 2).sum().backward(), "two ranks")
     torch.save(found, f"{folder}/{number}.pt")
     dist.destroy_process_group()
 
@@ -614,7 +637,8 @@ def distributed_start() -> Tensor:
 
 
 def test_two_ranks_give_one_process_gradients(tmp_path: Path) -> None:
-    """DDP averages over ranks, so twice its gradient is that of the whole batch."""
+    """DDP averages over ranks, so twice its gradient is that of the whole batch. After that each rank goes
+    through 200 rounds, which leave nothing."""
     started = [
         subprocess.Popen([sys.executable, __file__, str(number), "2", str(tmp_path)]) for number in range(2)
     ]
