@@ -2,8 +2,8 @@
 
 Each case runs in a process of its own: CPU seconds of one forward and backward pass on one thread, and the
 peak of resident memory above what it was before. Error: relative, over x_T and all parameters, against
-autograd in float64; of an adjoint it is that of the method, of the others rounding. torchdiffeq's adjoint takes
-as many Euler steps in sigma / alpha at the same times, and its error is that against its own steps.
+autograd in float64; of an adjoint it is that of the method, of the others rounding. torchdiffeq's adjoint
+takes as many Euler steps in sigma / alpha at the same times, and its error is that against its own steps.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     start = fd.invert(denoiser, real, "ddim", steps=50, final="sigma_min", cond=cond)
     x_T = moved(sampler, start, lambda x: (x - real).square().flatten(1).mean(1), iterations, 0.05)
     off = [(drawn(x) - real).square().flatten(1).mean(1).sqrt() for x in (start, x_T)]
-    print(f"ends: rms error {off[0].max():.3f} by inversion, {off[1].max():.3f} after {iterations} iterations "
+    print(f"ends: rms error {off[0].max():.3f} by inversion, {off[1].max():.3f} after {iterations} steps "
           f"(half a grey level is {GREY / 2:.4f})")  # fmt: skip
 
     a, b = x_T.chunk(2)

@@ -1,4 +1,4 @@
-"""The examples about gradients and fitted solvers, on a small network trained on real digits, once for all."""
+"""The examples about gradients and fitted solvers, on a small network trained on real digits."""
 
 from __future__ import annotations
 
