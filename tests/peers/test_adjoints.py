@@ -4,8 +4,9 @@ The problem: an exact network for six Gaussian components whose directions are o
 of pictures is thin in most; the gradient goes to x_T and to the network's parameters, the means. The error of
 each is that against autograd through its own steps, in float64.
 
-Theirs take equal steps in the t of the process, as they do when told a number of steps. On times of ours,
-which one may hand to them, they do better; docs/gradients.md says how much.
+Theirs take equal steps in the t of the process, as they do when told a number of steps. The factors are of
+this problem, thin data, and these runs: on times of ours, which one may hand to them, and where the data is wide,
+theirs do as well or better. docs/gradients.md has those figures.
 """
 
 from __future__ import annotations
