@@ -5,8 +5,8 @@ of pictures is thin in most; the gradient goes to x_T and to the network's param
 each is that against autograd through its own steps, in float64.
 
 Theirs take equal steps in the t of the process, as they do when told a number of steps. The factors are of
-this problem, thin data, and these runs: on times of ours, which one may hand to them, and where the data is wide,
-theirs do as well or better. docs/gradients.md has those figures.
+this problem, thin data, and these runs: on times of ours, which one may hand to them, and where the data is
+wide, theirs do as well or better. docs/gradients.md has those figures.
 """
 
 from __future__ import annotations
