@@ -97,12 +97,13 @@ def _under_func_grad() -> bool:
     )
 
 
-def eagerly(make: Callable[..., Any], *args: Any) -> Any:
+UNREADY = "to compile a Sampler whole, run it once before at this shape, dtype and device"
+
+
+def eagerly(make: Callable[..., Any], *args: Any, why: str = UNREADY) -> Any:
     """make(*args) outside of a torch.compile around us: plans and tables are made by host code, which no
-    graph can hold."""
+    graph can hold. Where the whole must be one graph, `why` is said."""
     if not torch.compiler.is_compiling():
         return make(*args)
-    torch._dynamo.graph_break(
-        msg="fastdiff: to compile a Sampler whole, run it once before at this shape, dtype and device"
-    )
+    torch._dynamo.graph_break(msg=f"fastdiff: {why}")
     return torch.compiler.disable(make)(*args)

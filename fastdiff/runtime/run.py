@@ -368,8 +368,8 @@ class Run:
 
     def network_of_several(self, k: int, call: PlanCall) -> list[Tensor]:
         """The outputs of every branch, branch by branch, of a network that is given all registers."""
-        xs, t = [self.registers[r] for r in call.args], self.e.times[k]
-        before = [version(x) if self.plain else 0 for x in xs]
+        xs, t = [self.registers[r] for r in call.args], self.times[k]
+        before = [version(x) if self.watched else 0 for x in xs]
         conds, merged = self._conditions(call.branches, k)
         if merged is None:
             outs = []

@@ -26,12 +26,16 @@ from .checks import check_consts, check_run, check_x, eagerly
 from .conditions import detached
 from .denoiser import Denoiser
 from .executor import Executor
-from .gradients import Mode, mode_of
+from .gradients import Checkpoint, Mode, mode_of
 from .noise import check_noise
 from .run import Callback, Run, run_fast
 from .state import State, Trajectory
 from .trained import trained
 
+WHOLE = Checkpoint()  # the one way that a compiled graph can hold
+OUTSIDE = (
+    "gradients other than 'full' and a plain 'checkpoint' are run by the host, outside of compiled graphs"
+)
 KEPT = 16  # shapes for which a sampler keeps tables and buffers
 
 
@@ -142,6 +146,10 @@ class Sampler:
         plan, start, times = self.plan, 0, self.plan.times
         check_run(plan, cond, gradient, callback)
         check_noise(noise)
+        if isinstance(gradient, Mode) and gradient != WHOLE and torch.compiler.is_compiling():
+            given = (x, rng, seeds, cond, cond_grad, gradient, trajectory, callback, progress, check_finite)
+            rest = (noise, consts, stop, part, coefficients)
+            return eagerly(self._call, *given, *rest, why=OUTSIDE)
         looked_at = trajectory or callback is not None
         if coefficients is None and any(h.trains for h in plan.hooks):
             coefficients = plan.coefficients(plan.times.tolist())

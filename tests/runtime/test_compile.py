@@ -129,6 +129,29 @@ def test_gradients_compile_whole(vp: fd.processes.VP, mode: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12 * float(b.abs().max()))
 
 
+MODES: list[Any] = ["reversible", "adjoint", fd.gradients.Adjoint(order=1), fd.gradients.Checkpoint(memory=1)]
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_gradients_that_the_host_runs_leave_the_graph(vp: fd.processes.VP, mode: Any) -> None:
+    """They do what they do in eager mode, to the bit, in place of another mode in silence; where the whole
+    must be one graph it is said that they cannot."""
+    net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    sampler = ready(fd.Denoiser(lambda x, t: net(x) + t[:, None], vp, predicts="noise"), "bdia")
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    leaves = [x, *net.parameters()]
+
+    def run(x: Tensor) -> Tensor:
+        return (sampler(x + 1, gradient=mode) ** 2).sum()
+
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="run by the host, outside of compiled graphs"):
+        whole(run)(x)
+    torch._dynamo.reset()
+    want = torch.autograd.grad(run(x), leaves)
+    got = torch.autograd.grad(torch.compile(run, backend="aot_eager")(x), leaves)
+    assert all(map(torch.equal, got, want))
+
+
 def test_an_unready_sampler_says_so_or_breaks_the_graph(denoiser: fd.Denoiser) -> None:
     x, sampler = torch.randn(4, 3), ready(denoiser)
     with pytest.raises(torch._dynamo.exc.Unsupported, match="run it once before"):

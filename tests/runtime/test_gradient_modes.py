@@ -19,6 +19,8 @@ from torch import distributed as dist
 
 import fastdiff as fd
 from fastdiff.core.direct import Direct
+from fastdiff.core.linear import LinearProcess
+from fastdiff.core.matrix import Vector
 from fastdiff.runtime.schedule import Binomial, Every, backwards
 
 VP = fd.processes.VP()
@@ -37,6 +39,8 @@ CASES: dict[str, tuple[str, dict[str, Any], Any]] = {  # one of each family
     "stochastic stages": ("seeds", {"order": 2}, VP),
     "bridge": ("dbim", {"eta": 0.5}, BRIDGE),
     "two chains": ("edict", {}, VP),
+    "phase space": ("sscs", {}, fd.processes.CLD()),
+    "phase space, both scored": ("em", {}, fd.processes.PSLD()),
 }
 SCALE = 1.7
 
@@ -76,12 +80,24 @@ def start(dtype: torch.dtype) -> tuple[Tensor, ...]:
 
 
 def times_of(process: Any) -> np.ndarray:
-    return np.append(np.linspace(0.9, 0.05, 5), 0.0) * process.t_max
+    return np.append(np.linspace(0.9, 0.05, 5), 0.01 * isinstance(process, LinearProcess)) * process.t_max
+
+
+def of_two(net: Callable[..., Tensor], process: LinearProcess) -> Callable[..., Any]:
+    """A network of x and v, of outputs for those that are scored."""
+
+    def both(x: Tensor, v: Tensor, t: Tensor, y: Tensor | None = None) -> Any:
+        out = net(torch.sin(x) + v, t, y)
+        return (net(x - v, t), out) if len(process.scored) == 2 else out
+
+    return both
 
 
 def by_formula(net: nn.Module, case: str, leaves: tuple[Tensor, ...]) -> Tensor:
     """The solver's formula over torch tensors, guidance and hook written out."""
     key, options, process = CASES[case]
+    if isinstance(process, LinearProcess):
+        return by_formula_of_two(net, case, leaves)
     x, c, y, u = leaves
     made = fd.solvers.make(key, **options)
 
@@ -102,21 +118,48 @@ def by_formula(net: nn.Module, case: str, leaves: tuple[Tensor, ...]) -> Tensor:
     return p.x
 
 
+def by_formula_of_two(net: nn.Module, case: str, leaves: tuple[Tensor, ...]) -> Tensor:
+    """The same over x and v; on such a process guidance acts, and no hook."""
+    key, options, process = CASES[case]
+    x, c, y, u = leaves
+    made, both = fd.solvers.make(key, **options), of_two(net, process)
+
+    def raw(z: Vector, node: Any) -> Vector:
+        t = torch.full((len(x),), float(node.t), dtype=x.dtype)
+        pairs = [out if isinstance(out, tuple) else (out,) for out in (both(*z, t, u), both(*z, t, y))]
+        return Vector([off + SCALE * (on - off) for off, on in zip(*pairs, strict=True)])
+
+    def noise(step: int, column: int) -> Tensor:
+        stream = fd.noise.streams.column_stream(column)
+        return fd.noise.normal(x.shape, 0, stream=stream, draw=step, dtype=x.dtype)
+
+    p = Direct(raw, Vector([x, c]), "noise", wanted=made.predicts, noise=noise)
+    made.record(p, [process.node(float(t)) for t in times_of(process)])
+    return p.x[0]
+
+
 def by_sampler(net: nn.Module, case: str, leaves: tuple[Tensor, ...], gradient: Any, **more: Any) -> Tensor:
     key, options, process = CASES[case]
     x, c, y, u = leaves
+    two, name = isinstance(process, LinearProcess), second(process)
     return fd.sample(
-        fd.Denoiser(net, process, predicts="noise"), x, solver=key, times=times_of(process), seeds=0,
-        cond={"y": y}, guidance=fd.guidance.CFG(SCALE, uncond={"y": u}), hooks=[Soft()], cond_grad=True,
-        consts=None if process.const is None else {process.const: c}, gradient=gradient, **more, **options,
+        fd.Denoiser(of_two(net, process) if two else net, process, predicts="noise"), x, solver=key,
+        times=times_of(process), seeds=0, cond={"y": y}, guidance=fd.guidance.CFG(SCALE, uncond={"y": u}),
+        hooks=[] if two else [Soft()], cond_grad=True, consts=None if name is None else {name: c},
+        gradient=gradient, **more, **options,
     )  # fmt: skip
+
+
+def second(process: Any) -> str | None:
+    """What a process wants besides x."""
+    return process.registers[1] if isinstance(process, LinearProcess) else process.const
 
 
 def gradients(run: Callable[..., Tensor], net: nn.Module, case: str, dtype: torch.dtype, *how: Any) -> Tensor:
     """Of everything, in one vector: x, const, conditions, parameters."""
     leaves = tuple(t.clone().requires_grad_() for t in start(dtype))
     y = run(net, case, leaves, *how)
-    used = [t for t in leaves if CASES[case][2].const is not None or t is not leaves[1]]
+    used = [t for t in leaves if second(CASES[case][2]) is not None or t is not leaves[1]]
     found = torch.autograd.grad((y * y).sum() + y[0].sum(), [*used, *net.parameters()])
     return torch.cat([g.double().flatten() for g in found])
 
@@ -141,6 +184,7 @@ def test_equals_autograd_through_the_formula(net: Net, case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_however_states_come_back_the_bits_are_the_same(net: Net, case: str) -> None:
+    """(Of a condition that a network uses once in a call; of several uses a call's own sum comes first.)"""
     single = net.float()
     want = gradients(by_sampler, single, case, torch.float32, "full")
     for how in (fd.gradients.Checkpoint(), *(fd.gradients.Checkpoint(every=k) for k in (2, 3, 50)),
@@ -521,31 +565,49 @@ def test_modes_that_do_not_fit_raise(net: Net) -> None:
         fd.guidance.CFG(torch.ones((), requires_grad=True))
 
 
-def test_two_hundred_rounds_leave_nothing(net: Net) -> None:
-    """Every tensor that Python knows of is counted; what C++ alone holds would keep its node, which is
-    one."""
-    x = torch.randn(3, 5, dtype=torch.float64)
-    samplers = {
-        mode: fd.Sampler(
-            fd.Denoiser(net, VP, predicts="noise"),
-            fd.plan("bdia", VP, fd.grid("logsnr", VP, steps=2, final="sigma_min")),
-        )
-        for mode in ("checkpoint", "reversible", "adjoint")
-    }
+def alive() -> tuple[int, int]:
+    """Tensors that Python knows of, and their elements."""
+    gc.collect()
+    found = [o for o in gc.get_objects() if issubclass(type(o), Tensor)]
+    return len(found), sum(t.numel() for t in found)
 
-    def alive() -> tuple[int, int]:
-        gc.collect()
-        found = [o for o in gc.get_objects() if isinstance(o, Tensor)]
-        return len(found), sum(t.numel() for t in found)
 
-    for mode, sampler in samplers.items():
-        for i in range(203):
-            leaf = x.clone().requires_grad_()
-            (sampler(leaf, gradient=mode) ** 2).sum().backward()
-            del leaf
-            if i == 2:
-                before = alive()
-        assert alive() == before, mode
+def nothing_is_left(one_round: Callable[[], object], what: str, rounds: int = 200) -> None:
+    for _ in range(3):  # what is made once
+        one_round()
+    before = alive()
+    for _ in range(rounds):
+        one_round()
+    assert alive() == before, what
+
+
+@pytest.mark.parametrize("where", ["plain", "compiled", "autocast", "frozen", "no_grad"])
+def test_two_hundred_rounds_leave_nothing(net: Net, where: str) -> None:
+    """Of each of the four modes, and where something else is asked 200 of them in turn. Every tensor that
+    Python knows of is counted; what C++ alone holds would keep its node, which is one."""
+    dtype = torch.float32 if where == "autocast" else torch.float64
+    net, x = net.to(dtype), torch.randn(3, 5, dtype=dtype)
+    if where == "frozen":
+        net.requires_grad_(False)
+    compiled = torch.compile(nn.Linear(5, 5).to(dtype), backend="aot_eager")
+    network = (lambda x, t: torch.tanh(compiled(x))) if where == "compiled" else net
+    denoiser = fd.Denoiser(network, VP, predicts="noise")
+    times = fd.grid("logsnr", VP, steps=2, final="sigma_min")
+    sampler = fd.Sampler(denoiser, fd.plan("bdia", VP, times))
+    modes = ("full", "checkpoint", "reversible", "adjoint")
+
+    def one(mode: str) -> None:
+        leaf = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=where == "autocast"):
+            with torch.set_grad_enabled(where != "no_grad"):
+                y = sampler(leaf, gradient=mode)
+        if where == "no_grad":
+            assert not y.requires_grad
+        else:
+            (y**2).sum().backward()
+            assert leaf.grad is not None
+
+    nothing_is_left(lambda: [one(mode) for mode in modes], where, 200 if where == "plain" else 50)
 
 
 def ranks(number: int, count: int, folder: str) -> None:
@@ -561,6 +623,11 @@ def ranks(number: int, count: int, folder: str) -> None:
         y = fd.sample(fd.Denoiser(wrapped, VP, predicts="noise"), mine, solver="bdia", steps=3, gradient=mode)
         (y * y).sum().backward()
         found[mode] = [p.grad.clone() for p in net.parameters()]
+    sampler = fd.Sampler(
+        fd.Denoiser(parallel, VP, predicts="noise"),
+        fd.plan("bdia", VP, fd.grid("logsnr", VP, steps=2, final="sigma_min")),
+    )
+    nothing_is_left(lambda: (sampler(mine, gradient="checkpoint") ** 2).sum().backward(), "two ranks")
     torch.save(found, f"{folder}/{number}.pt")
     dist.destroy_process_group()
 
@@ -570,7 +637,8 @@ def distributed_start() -> Tensor:
 
 
 def test_two_ranks_give_one_process_gradients(tmp_path: Path) -> None:
-    """DDP averages over ranks, so twice its gradient is that of the whole batch."""
+    """DDP averages over ranks, so twice its gradient is that of the whole batch. After that each rank goes
+    through 200 rounds, which leave nothing."""
     started = [
         subprocess.Popen([sys.executable, __file__, str(number), "2", str(tmp_path)]) for number in range(2)
     ]
