@@ -126,7 +126,7 @@ class Denoiser:
         """model_times on x's device, in the dtype the network gets."""
         v = self.model_times(t)
         v = v if isinstance(v, Tensor) else torch.tensor(v)
-        real = torch.float64 if like.dtype == torch.float64 else torch.float32
+        real = torch.float64 if (self.x_dtype or like.dtype) == torch.float64 else torch.float32
         return v.to(device=like.device, dtype=torch.int64 if v.dtype == torch.int64 else real)
 
     def several(self, xs: Sequence[Tensor], t: Tensor, cond: Mapping[str, Any]) -> list[Tensor]:

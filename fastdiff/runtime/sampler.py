@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from .checks import check_consts, check_run, check_x, eagerly
 from .conditions import detached
 from .denoiser import Denoiser
 from .executor import Executor
-from .gradients import Checkpoint, Mode, mode_of
+from .gradients import Checkpoint, Mode, Reversible, mode_of
 from .noise import check_noise
 from .run import Callback, Run, run_fast
 from .state import State, Trajectory
@@ -64,6 +65,7 @@ class Sampler:
         self.denoiser, self.plan, self.backend = denoiser, plan, backend
         self._executors: dict[tuple[Any, ...], Executor] = {}
         self._trajectory: tuple[Plan, np.ndarray] | None = None
+        self._twin: Sampler | None = None
 
     def __call__(
         self,
@@ -167,6 +169,9 @@ class Sampler:
             if isinstance(x, torch.nn.Parameter) and gradient is None:
                 x = x.detach()  # a plain tensor
             like, registers = x, {0: x.contiguous()}
+            if isinstance(gradient, Reversible) and x.dtype == torch.float32 and torch.is_grad_enabled():
+                given = (cond, cond_grad, gradient, trajectory, callback, progress, check_finite, noise)
+                return self._in_double(x, rng, seeds, *given, consts, stop, part, coefficients)
         if stop is not None:
             first = x.step if isinstance(x, State) else 0
             if isinstance(stop, bool) or not isinstance(stop, int) or not first < stop < plan.visits:
@@ -218,6 +223,25 @@ class Sampler:
                 return run.stop(start, stop)
             run.go(start, len(plan.stages))
         return self._result(run, registers, trajectory, times)
+
+    def _in_double(self, x: Tensor, *given: Any) -> Any:
+        """A reversible run of float32: what rounding takes from a state cannot be made again, so the states are
+        float64 and the network's calls float32."""
+        if self._twin is None:
+            denoiser = copy(self.denoiser)
+            denoiser.x_dtype = denoiser.x_dtype or torch.float32
+            self._twin = Sampler(denoiser, self.plan, backend=self.backend)
+        rng, seeds, cond, cond_grad, gradient, trajectory, callback, *rest, consts, stop, part, tables = given
+        check_consts(self.plan, consts, x, ())
+        if consts is not None:
+            consts = {k: v.double() for k, v in consts.items()}
+        seen = callback and (lambda step, t, *found: callback(step, t, *(v.float() for v in found)))
+        given = (rng, seeds, cond, cond_grad, gradient, trajectory, seen, *rest, consts, stop, part, tables)
+        run = self._twin._call(x.double(), *given)
+        if not isinstance(run, Trajectory):
+            return run.float()
+        registers = {k: v.float() for k, v in run.registers.items()}
+        return Trajectory(run.x.float(), run.times, run.states.float(), run.data.float(), registers)
 
     @staticmethod
     def _result(run: Run, first: Mapping[int, Tensor], trajectory: bool, times: np.ndarray) -> Any:
