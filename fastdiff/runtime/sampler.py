@@ -225,8 +225,8 @@ class Sampler:
         return self._result(run, registers, trajectory, times)
 
     def _in_double(self, x: Tensor, *given: Any) -> Any:
-        """A reversible run of float32: what rounding takes from a state cannot be made again, so the states are
-        float64 and the network's calls float32."""
+        """A reversible run of float32, its states float64 between float32 calls: what rounding takes from a
+        state cannot be made again."""
         if self._twin is None:
             denoiser = copy(self.denoiser)
             denoiser.x_dtype = denoiser.x_dtype or torch.float32
