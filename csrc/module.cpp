@@ -58,15 +58,16 @@ void error_norm(py::handle E, py::handle C, py::handle a, py::handle b, double a
   fd::cpu::run(n);
 }
 
-// Ask for huge pages under a fresh tensor: touching 256 MiB in pages of 4 KiB costs more than ten steps over it
 // A tensor of a shape on memory that may have served before
 struct Fresh {
   fd::dl::Managed managed{};
   fd::cpu::Block block;
   std::vector<int64_t> sizes;
+  bool* dropped = nullptr;  // told while the tensor is made
 
   static void drop(fd::dl::Managed* m) {
     const std::unique_ptr<Fresh> own(static_cast<Fresh*>(m->context));
+    if (own->dropped) *own->dropped = true;
     fd::cpu::give(own->block);
   }
 };
@@ -75,19 +76,27 @@ py::object fresh(const std::vector<int64_t>& shape, uint8_t code, uint8_t bits) 
   auto own = std::make_unique<Fresh>();
   const size_t ndim = shape.size();
   own->sizes.resize(2 * ndim);
-  int64_t n = 1;
-  for (size_t i = ndim; i--; n *= shape[i]) own->sizes[i] = shape[i], own->sizes[ndim + i] = n;
-  own->block = fd::cpu::take(static_cast<size_t>(n) * (bits / 8u));
+  int64_t n = 1, bytes = 0;
+  bool much = false;  // more than can be counted: torch ends the process over it
+  for (size_t i = ndim; i--;) {
+    own->sizes[i] = shape[i], own->sizes[ndim + i] = n;
+    much |= shape[i] < 0 || __builtin_mul_overflow(n, shape[i], &n);
+  }
+  if (much || __builtin_mul_overflow(n, int64_t{bits} / 8, &bytes)) throw std::bad_alloc();
+  own->block = fd::cpu::take(static_cast<size_t>(bytes));
   fd::dl::Managed& m = own->managed;
   m.major = 1, m.context = own.get(), m.deleter = &Fresh::drop;
   m.tensor = {own->block.at, {fd::dl::kCpu, 0}, static_cast<int32_t>(ndim), {code, bits, 1}, own->sizes.data(),
               own->sizes.data() + ndim, 0};
   void* made = nullptr;
-  fd::dl::Managed* given = &own.release()->managed;
-  if (fd::dl::bound().table->managed_to(given, &made)) {
-    Fresh::drop(given);
+  bool dropped = false;
+  own->dropped = &dropped;
+  Fresh* const given = own.release();
+  if (fd::dl::bound().table->managed_to(&given->managed, &made)) {
+    if (!dropped) Fresh::drop(&given->managed);  // torch may have, before or after it took the memory over
     throw py::error_already_set();
   }
+  given->dropped = nullptr;
   return py::reinterpret_steal<py::object>(static_cast<PyObject*>(made));
 }
 

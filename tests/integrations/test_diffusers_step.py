@@ -394,6 +394,13 @@ def test_what_is_said() -> None:
     for churn in (-1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="s_churn must be 0 or more"):
             s.step(torch.ones(1, 2), s.timesteps[0], torch.ones(1, 2), s_churn=churn)
+    with pytest.raises(ValueError, match="at one timestep"):
+        s.step(torch.ones(2, 2), s.timesteps[:2], torch.ones(2, 2), s_churn=1.0)
+    with pytest.raises(ValueError, match="model_output has shape"):
+        s.step(torch.ones(1, 2), s.timesteps[0], torch.ones(2, 2), s_churn=1.0)
+    s = make("PNDM")
+    with pytest.raises(ValueError, match="num_inference_steps must be 4 or more"):
+        s.set_timesteps(3)
 
 
 def test_a_field_that_nothing_reads_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -319,6 +319,14 @@ def test_noise_of_dpm_adaptive_is_of_its_seeds() -> None:
     assert torch.equal(a, b) and not torch.equal(a, c) and a.isfinite().all()
 
 
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_dpm_adaptive_ends(eta: float) -> None:
+    """Where a model gives NaN it says so, and of no samples it returns none; it does not go on for ever."""
+    with pytest.raises(fd.NonFinite, match="error of a step is NaN"):
+        K.sample_dpm_adaptive(lambda x, s: x * float("nan"), X * 14.6, 0.03, 14.6, eta=eta, **QUIET)
+    assert K.sample_dpm_adaptive(simple, X[:0], 0.03, 14.6, eta=eta, **QUIET).shape == X[:0].shape
+
+
 @pytest.mark.parametrize("eta", [0.0, 0.5])
 def test_callback_of_dpm_adaptive(eta: float) -> None:
     facts: list[dict[str, Any]] = []

@@ -128,3 +128,11 @@ def test_inference_mode() -> None:
     with torch.inference_mode():
         y = times(torch.ones(2, N), 2.0)
         assert y.is_inference() and torch.all(y == 2.0)
+
+
+@pytest.mark.parametrize("shape", [(1 << 40, 1 << 40), (1 << 62, 4), (1 << 61,), (1 << 46,), (-400, -400)])
+def test_more_than_there_is(shape: tuple[int, ...]) -> None:
+    """Of a size that wraps round torch would end the process."""
+    with pytest.raises(MemoryError):
+        _backends.fresh(shape, torch.float32, torch.device("cpu"))
+    assert fd.ops.empty_cache() == 0

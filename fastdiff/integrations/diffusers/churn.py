@@ -55,6 +55,10 @@ class Churning:
         """Weights of sample, output and draw in the next sample and in x0; None where this level gets no
         churn."""
         self._own("s_churn", CHURNED)
+        if isinstance(timestep, Tensor) and timestep.numel() != 1:
+            raise ValueError(
+                f"step: with s_churn all samples are at one timestep, got {tuple(timestep.shape)}"
+            )
         if not (math.isfinite(churn) and churn > 0 and math.isfinite(s_noise)):
             raise ValueError(
                 f"step: s_churn must be 0 or more and s_noise finite, got {churn!r} and {s_noise!r}"
@@ -83,6 +87,7 @@ class Churning:
         given: Tensor | None,
         return_dict: bool,
     ) -> Any:
+        _alike(output, sample)
         index = self._enter(timestep, settings)
         dtype = output.dtype if PEERS[self.peer].cast else sample.dtype
         wide = torch.float64 if torch.float64 in (sample.dtype, output.dtype) else torch.float32
@@ -107,11 +112,13 @@ class Churning:
         return_dict: bool,
     ) -> Any:
         self._own("per_token_timesteps", TOKENS)
-        if sample.dim() != 3 or tuple(levels.shape) != tuple(sample.shape[:2]):
+        if not isinstance(levels, Tensor) or sample.dim() != 3 or levels.shape != sample.shape[:2]:
+            came = tuple(levels.shape) if isinstance(levels, Tensor) else type(levels).__name__
             raise ValueError(
                 "step: per_token_timesteps must be (B, tokens) for a sample (B, tokens, channels), got "
-                f"{tuple(levels.shape)} for {tuple(sample.shape)}"
+                f"{came} for {tuple(sample.shape)}"
             )
+        _alike(output, sample)
         index, schedule = self._enter(timestep, settings), self._plan_schedule
         wide = torch.float64 if torch.float64 in (sample.dtype, output.dtype) else torch.float32
         known = self._sigmas_of(schedule, wide, sample.device)
@@ -147,3 +154,9 @@ class Churning:
             rng = resolve(seeds, T[0].shape[0], T[0].device)
             return T, {"rng": rng, "draws": [index], "streams": [0]}
         return [*T, self._normal(T[1], generator) if given is None else given], {}
+
+
+def _alike(output: Tensor, sample: Tensor) -> None:
+    came, want = tuple(output.shape), tuple(sample.shape)
+    if came != want:
+        raise ValueError(f"step: model_output has shape {came}, the sample {want}; they must agree")

@@ -159,8 +159,6 @@ def _pndm(r: Request) -> Solver:
     if r.first or not r.legacy:
         return _made("ipndm" if r.first else "pndm", **({"legacy": r.legacy}))
     half = None if skip else schedule.stride // 2
-    if not skip and r.steps < 4:
-        raise ValueError(f"the Runge-Kutta warm-up of PNDM wants 4 steps or more, got {r.steps}")
     return peers.PNDM(
         schedule.indices, schedule.stride, half, schedule.final, schedule.train_steps, schedule.predicts
     )

@@ -101,6 +101,12 @@ def ask(name: str, fields: Mapping[str, Any], arguments: Mapping[str, Any]) -> A
     for k in given:
         if k not in takes:
             raise ValueError(f"set_timesteps: {name} takes no {k}; allowed: {', '.join(takes)}")
+    steps = given.get("num_inference_steps", 4)
+    if name == "PNDMScheduler" and steps < 4 and not peer.config.skip_prk_steps:
+        raise ValueError(
+            "set_timesteps: num_inference_steps must be 4 or more for the Runge-Kutta warm-up of PNDM, got "
+            f"{steps}"
+        )
     peer.set_timesteps(**given)
     return peer
 

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import atan, exp, expm1, log
+from math import atan, exp, expm1, isnan, log
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...core.errors import NonFinite
 from ...ops.linear_step import linear_step
 from .run import show
 
@@ -97,6 +98,7 @@ def ancestral(
     s_noise: float,
     noise: Callable[[float, float], Tensor],
     callback: Callable[..., Any] | None,
+    max_steps: int,
 ) -> tuple[Tensor, dict[str, int]]:
     """x at sigma `low`, and the counts."""
 
@@ -108,7 +110,12 @@ def ancestral(
 
     u, end, before = log(top), log(low), x
     counts = {"steps": 0, "nfe": 0, "n_accept": 0, "n_reject": 0}
-    while u > end + NEAR:
+    while u > end + NEAR and len(x):
+        if counts["steps"] == max_steps:
+            raise ValueError(
+                f"sample_dpm_adaptive: {max_steps} attempts do not reach sigma_min; the next, at "
+                f"sigma={exp(u):g}, has a step of {controller.h:.3g} in log sigma; raise rtol or atol"
+            )
         t = max(end, u - controller.h)
         s2, t2 = exp(2 * u), exp(2 * t)
         up2 = min(t2, eta**2 * t2 * (s2 - t2) / s2)
@@ -118,6 +125,11 @@ def ancestral(
         lower, higher = attempt(slope, x, u, down, (x - x0) / exp(u), order)
         allowed = torch.maximum(lower.abs(), before.abs()).mul(rtol).clamp(min=atol)
         error = float(((lower - higher) / allowed).square().mean().sqrt())
+        if isnan(error):
+            raise NonFinite(
+                f"sample_dpm_adaptive: the error of a step is NaN (step from sigma={exp(u):g}); the model's "
+                "output or the state is not finite there"
+            )
         took = controller.accepts(error)
         if callback is not None:
             time = x.new_tensor(-u)

@@ -155,6 +155,7 @@ def sample_dpm_adaptive(
                 s_noise=s_noise,
                 noise=lambda s, t: noise_sampler(x.new_tensor(s), x.new_tensor(t)),
                 callback=callback,
+                max_steps=solver.max_steps,
             )
         return (out, counts) if return_info else out
     with bar_of(None, disable) as bar:
