@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"{', '.join(known)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="few cases, little time for each")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.add_argument("--budget", type=float, help="seconds for a case (default 0.5; quick 0.25)")
+    parser.add_argument("--budget", type=float, help="seconds for a case (default 0.35; quick 0.25)")
     parser.add_argument(
         "--compare",
         type=Path,
@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"no suite {', '.join(unknown)}; there are {', '.join(known)}")
     old = json.loads(args.compare.read_text())["rows"] if args.compare else None
 
-    scale = Scale(args.device, args.quick, args.budget or (0.25 if args.quick else 0.5))
+    scale = Scale(args.device, args.quick, args.budget or (0.25 if args.quick else 0.35))
     facts = machine(args.device)
     print(", ".join(f"{k} {_report.shown(v)}" for k, v in facts.items()), flush=True)
     results: dict[str, list[dict[str, Any]]] = {}

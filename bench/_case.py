@@ -45,6 +45,11 @@ class Scale:
     def gpu(self) -> bool:
         return self.device.startswith("cuda")
 
+    @property
+    def thorough(self) -> bool:
+        """Also what says little that is new."""
+        return self.budget >= 1
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -144,7 +149,7 @@ def interleaved(
         if name not in warm:
             f()
     stop, rounds = time.perf_counter() + budget, 0
-    while rounds < 2 or (time.perf_counter() < stop and rounds < 2000):
+    while rounds < 3 or (time.perf_counter() < stop and rounds < 2000):
         for name, f in work.items():
             taken[name].append(seconds(f, device, least))
         rounds += 1

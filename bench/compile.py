@@ -26,5 +26,5 @@ def made(key: str, steps: int) -> Case:
 
 
 def cases(scale: Scale) -> Iterator[Case]:
-    for key in planned() if scale.budget >= 1 else FEW:
+    for key in planned() if scale.thorough else FEW:
         yield made(key, 20)

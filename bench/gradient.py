@@ -7,13 +7,12 @@ autograd in float64; of an adjoint it is that of the method, of the others round
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +92,7 @@ def continuous(net: Net, process: Any, x: Tensor, times: Any) -> Tensor:
             self.net = net
 
         def forward(self, rho: Tensor, y: Tensor) -> Tensor:
-            at = min(alpha, key=lambda r: abs(r - float(rho)))  # they ask at the grid's points, rounded
+            at = min(alpha, key=lambda r: abs(r - float(rho.detach())))  # they ask at the grid's points, rounded
             return self.net(alpha[at] * y, torch.full((len(y),), where[at], dtype=y.dtype))
 
     grid = torch.tensor(list(alpha), dtype=x.dtype)
@@ -126,7 +125,7 @@ def one(case: str, shape: tuple[int, ...], steps: int, file: str) -> dict[str, A
     if case.startswith("exact "):
         torch.save(slopes(case.removeprefix("exact "), shape, steps, torch.float64), file)
         return {}
-    slopes(case, (1, shape[1], 8, 8), 3, torch.float32)  # libraries are loaded, plans not yet made
+    slopes(case, (1, shape[1], 8, 8), steps, torch.float32)  # libraries are loaded and plans made
     before, start = peak(), time.process_time()
     found = slopes(case, shape, steps, torch.float32)
     row = {"case": case, "shape": list(shape), "dtype": "float32", "threads": 1, "steps": steps}
@@ -147,9 +146,11 @@ def peak() -> float:
 
 
 def alone(*given: Any) -> dict[str, Any]:
-    command = [sys.executable, "-m", "bench.gradient", json.dumps(given)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    """`one`, in a process that starts with the libraries loaded and nothing done."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(one, *given).result()
 
 
 def rows(scale: Scale) -> Iterator[dict[str, Any]]:
@@ -182,8 +183,3 @@ def rows(scale: Scale) -> Iterator[dict[str, Any]]:
     if (many := done.get("reversible bdia, 200 steps")) is not None:
         many |= {"of_memory_at_50": many["peak_mb"] / done["reversible bdia"]["peak_mb"]}
     yield from (judged(row, GOALS.get(case, ())) for case, row in done.items())
-
-
-if __name__ == "__main__":
-    case, shape, steps, file = json.loads(sys.argv[1])
-    print(json.dumps(one(case, tuple(shape), steps, file)))
