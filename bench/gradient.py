@@ -92,7 +92,8 @@ def continuous(net: Net, process: Any, x: Tensor, times: Any) -> Tensor:
             self.net = net
 
         def forward(self, rho: Tensor, y: Tensor) -> Tensor:
-            at = min(alpha, key=lambda r: abs(r - float(rho.detach())))  # they ask at the grid's points, rounded
+            asked = float(rho.detach())  # a point of the grid, rounded
+            at = min(alpha, key=lambda r: abs(r - asked))
             return self.net(alpha[at] * y, torch.full((len(y),), where[at], dtype=y.dtype))
 
     grid = torch.tensor(list(alpha), dtype=x.dtype)
