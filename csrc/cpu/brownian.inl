@@ -73,8 +73,8 @@ struct Halve {
   float *to_one, *to_other;
   FD_HD void put(int64_t at, F z) const {
     const F w = load<F>(from + at), b = Simd::mul(s, z);
-    const F one = kUniform ? Simd::fuse(a_one, w, b) : Simd::add(Simd::mul(a_one, w), b);
-    const F other = kUniform ? Simd::fuse(a_one, w, -b) : Simd::sub(Simd::mul(a_other, w), b);
+    const F share = Simd::mul(a_one, w);  // sums go to other pipes than products, which are what is short
+    const F one = Simd::add(share, b), other = Simd::sub(kUniform ? share : Simd::mul(a_other, w), b);
     store(to_one + at, kBoth ? Simd::add(load<F>(onto_one + at), one) : one);
     store(to_other + at, Simd::add(load<F>(onto_other + at), other));
   }
