@@ -94,7 +94,7 @@ suite brownian 30
 suite noise 30
 suite scaling 40
 suite kdiffusion 40
-suite diffusers 40
+suite diffusers 60
 part picture 30 3 "$p" -c '
 import json, pathlib, sys
 from bench import _report
