@@ -39,10 +39,10 @@ def training(name: str, scale: Scale) -> Case:
     rng, stored = resolve(0, B, x0.device), not scale.gpu  # a CPU reads its noise back, a GPU makes it again
 
     def ours() -> Tensor:
-        a, s, w = tables[:, t]
+        a, s, w = tables.index_select(1, t).unbind()
         made = perturb(x0, a, s, rng, noise=stored)
         noise = {"noise": made[1]} if stored else {"rng": rng}
-        return torch.autograd.grad(regression_loss(net, q=1.0, w=w / B, **noise).sum(), net)[0]
+        return torch.autograd.grad(regression_loss(net, q=1.0, w=w, batch="mean", **noise), net)[0]
 
     peers: dict[str, Work | None] = {
         "torch": lambda: torch.autograd.grad(eager(x0, *tables, t, net), net)[0],

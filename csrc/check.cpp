@@ -30,6 +30,27 @@ void first_place(const View& v, const Where& w, Place& place) {
 
 }  // namespace
 
+template <class R>
+void coefficient(py::handle c, const Where& w, int64_t B, const Place& place, R* to, int64_t stride) {
+  if (PyFloat_Check(c.ptr()) || PyLong_Check(c.ptr())) {
+    const double v = PyFloat_AsDouble(c.ptr());
+    if (v == -1.0 && PyErr_Occurred()) throw py::error_already_set();
+    for (int64_t b = 0; b < B; ++b) to[b * stride] = static_cast<R>(v);
+    return;
+  }
+  const View v = dl::view(c, w);
+  same_place(v, w, place);
+  if ((v.dtype != Dtype::f32 && v.dtype != Dtype::f64) || v.ndim > 1 || (v.n != B && v.n != 1))
+    refuse(w, std::string("is ") + dl::name_of(v.dtype) + " " + dl::shape_of(v) + "; need a number or float (" +
+                  std::to_string(B) + ",)");
+  const int64_t step = v.n == B;
+  for (int64_t b = 0; b < B; ++b)
+    to[b * stride] = v.dtype == Dtype::f64 ? static_cast<R>(static_cast<const double*>(v.data)[b * step])
+                                           : static_cast<R>(static_cast<const float*>(v.data)[b * step]);
+}
+template void coefficient(py::handle, const Where&, int64_t, const Place&, float*, int64_t);
+template void coefficient(py::handle, const Where&, int64_t, const Place&, double*, int64_t);
+
 void tensors(Step& s, const View* T, int n_in, const View* out, int n_out, Place& place) {
   s.n_in = n_in, s.n_out = n_out;
   const View& y = out[0];

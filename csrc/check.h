@@ -14,6 +14,10 @@ struct Place {  // where all tensors of a call must be; an index below 0 is fill
   int32_t type, index;
 };
 
+// A coefficient, (B,) or (1,) or a number, to every `stride`-th of B numbers
+template <class R>
+void coefficient(py::handle c, const dl::Where& w, int64_t B, const Place& place, R* to, int64_t stride);
+
 void tensors(Step& s, const dl::View* T, int n_in, const dl::View* out, int n_out, Place& place);
 void columns(Step& s, py::handle draws, py::handle streams, const char* call);
 void matrix(Step& s, const dl::View& A, const dl::View* index, const Place& place);

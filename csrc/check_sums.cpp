@@ -59,8 +59,10 @@ class Call {
   }
 
   void results(py::handle work, py::handle out, int n, bool flat) {
-    s_.n = n;
-    s_.work = static_cast<double*>(table(work, "work", Dtype::f64, {s_.B, n, chunks_of(s_.E)}));
+    results(static_cast<double*>(table(work, "work", Dtype::f64, {s_.B, n, chunks_of(s_.E)})), out, n, flat);
+  }
+  void results(double* work, py::handle out, int n, bool flat) {
+    s_.n = n, s_.work = work;
     s_.out = nullptr;
     const Dtype type = s_.wide ? Dtype::f64 : Dtype::f32;
     if (!out.is_none()) s_.out = flat ? table(out, "out", type, {s_.B}) : table(out, "out", type, {s_.B, n});
@@ -108,26 +110,74 @@ bool is_wide(py::handle out, const char* call) { return dl::view(out, {call, "ou
 
 }  // namespace
 
-Loss loss(py::handle pred, py::handle T, py::handle C, py::handle w, py::handle mask, py::handle rng,
-          py::handle draws, py::handle streams, const std::string& rho, double c, double count, py::handle work,
-          py::handle out, py::handle slope, Place& place) {
-  constexpr const char* kCall = "regression_loss";
+namespace {
+
+constexpr const char* kLoss = "regression_loss";
+
+// tables(call, s) says where coefficients, weights, work and losses are
+template <class Tables>
+Loss loss_with(py::handle pred, py::handle T, py::handle mask, py::handle rng, py::handle draws, py::handle streams,
+               const std::string& rho, double c, double count, py::handle out, py::handle slope, Place& place,
+               const Tables& tables) {
   Loss s{};
-  Call call(kCall, s, place);
-  call.first(pred, "pred", -1, is_wide(out, kCall));
+  Call call(kLoss, s, place);
+  call.first(pred, "pred", -1, is_wide(out, kLoss));
   call.state(pred, "pred", -1, s.pred, s.pred_type, nullptr);
   call.terms(s.terms, T, rng, draws, streams);
-  s.C = call.table(C, "C", call.number(), {s.B, s.terms.n_in + s.terms.n_noise}, &s.C_step);
-  if (!w.is_none()) s.w = call.table(w, "w", call.number(), {s.B});
   if (!mask.is_none()) call.state(mask, "mask", -1, s.mask, s.mask_type, &s.mask_constant);
   constexpr const char* kNames[] = {"l2", "l1", "huber", "pseudo_huber"};
   const auto* found = std::find(kNames, kNames + 4, rho);
-  if (found == kNames + 4) refuse({kCall, "rho"}, "is '" + rho + "'; there are l2, l1, huber and pseudo_huber");
+  if (found == kNames + 4) refuse({kLoss, "rho"}, "is '" + rho + "'; there are l2, l1, huber and pseudo_huber");
   s.rho = static_cast<Rho>(found - kNames), s.count = count;
   s.c = s.wide ? c : static_cast<double>(static_cast<float>(c));
-  call.results(work, out, 1, true);
+  tables(call, s);
   s.slope = call.written(slope, "slope", s.slope_type);
   return s;
+}
+
+template <class R>
+void keep(Loss& s, py::handle columns, py::handle w, bool over_batch, const Place& place, Kept& kept) {
+  const dl::Items given(columns, {kLoss, "columns"});
+  const int n = given.size();
+  if (n != s.terms.n_in + s.terms.n_noise)
+    refuse({kLoss, "columns"}, "are " + std::to_string(n) + "; need one for each tensor and the noise");
+  const auto room = [](std::vector<double>& v, int64_t numbers) {
+    v.resize(static_cast<size_t>(numbers));
+    return reinterpret_cast<R*>(v.data());
+  };
+  R* C = room(kept.C, s.B * n);
+  for (int i = 0; i < n; ++i) coefficient(given[i], {kLoss, "columns", i}, s.B, place, C + i, n);
+  s.C = C, s.C_step = n;
+  if (w.is_none() && !over_batch) return;
+  R* weights = room(kept.w, s.B);
+  if (!w.is_none()) coefficient(w, {kLoss, "w"}, s.B, place, weights, 1);
+  else std::fill_n(weights, s.B, R(1));
+  for (int64_t b = 0; over_batch && b < s.B; ++b) weights[b] = quotient(weights[b], static_cast<R>(s.B));
+  s.w = weights;
+}
+
+}  // namespace
+
+Loss loss(py::handle pred, py::handle T, py::handle C, py::handle w, py::handle mask, py::handle rng,
+          py::handle draws, py::handle streams, const std::string& rho, double c, double count, py::handle work,
+          py::handle out, py::handle slope, Place& place) {
+  return loss_with(pred, T, mask, rng, draws, streams, rho, c, count, out, slope, place, [&](Call& call, Loss& s) {
+    s.C = call.table(C, "C", call.number(), {s.B, s.terms.n_in + s.terms.n_noise}, &s.C_step);
+    if (!w.is_none()) s.w = call.table(w, "w", call.number(), {s.B});
+    call.results(work, out, 1, true);
+  });
+}
+
+Loss loss(py::handle pred, py::handle T, py::handle columns, py::handle w, py::handle mask, py::handle rng,
+          py::handle draws, py::handle streams, const std::string& rho, double c, double count, bool over_batch,
+          py::handle out, py::handle slope, Place& place, Kept& kept) {
+  return loss_with(pred, T, mask, rng, draws, streams, rho, c, count, out, slope, place, [&](Call& call, Loss& s) {
+    s.wide ? keep<double>(s, columns, w, over_batch, place, kept) : keep<float>(s, columns, w, over_batch, place, kept);
+    kept.work.resize(static_cast<size_t>(s.B * chunks_of(s.E)));
+    if (dl::view(out, {kLoss, "out"}).ndim) return call.results(kept.work.data(), out, 1, true);
+    kept.out.resize(static_cast<size_t>(s.B));
+    s.n = 1, s.work = kept.work.data(), s.out = kept.out.data();
+  });
 }
 
 Dots dots(py::handle T, py::handle R, const std::vector<std::tuple<int, int, bool>>& pairs, py::handle rng,

@@ -1,10 +1,10 @@
 // fastdiff._C: the CPU kernels. Does not link torch.
 #include <pybind11/stl.h>
-#include <memory>
 #include "bind_sums.h"
 #include "core/philox.h"
+#include "cpu/direct.h"
 #include "cpu/dispatch.h"
-#include "cpu/warm.h"
+#include "cpu/fresh.h"
 #include "program.h"
 
 namespace py = pybind11;
@@ -58,46 +58,8 @@ void error_norm(py::handle E, py::handle C, py::handle a, py::handle b, double a
   fd::cpu::run(n);
 }
 
-// A tensor of a shape on memory that may have served before
-struct Fresh {
-  fd::dl::Managed managed{};
-  fd::cpu::Block block;
-  std::vector<int64_t> sizes;
-  bool* dropped = nullptr;  // told while the tensor is made
-
-  static void drop(fd::dl::Managed* m) {
-    const std::unique_ptr<Fresh> own(static_cast<Fresh*>(m->context));
-    if (own->dropped) *own->dropped = true;
-    fd::cpu::give(own->block);
-  }
-};
-
 py::object fresh(const std::vector<int64_t>& shape, uint8_t code, uint8_t bits) {
-  auto own = std::make_unique<Fresh>();
-  const size_t ndim = shape.size();
-  own->sizes.resize(2 * ndim);
-  int64_t n = 1, bytes = 0;
-  bool much = false;  // more than can be counted: torch ends the process over it
-  for (size_t i = ndim; i--;) {
-    own->sizes[i] = shape[i], own->sizes[ndim + i] = n;
-    much |= shape[i] < 0 || __builtin_mul_overflow(n, shape[i], &n);
-  }
-  if (much || __builtin_mul_overflow(n, int64_t{bits} / 8, &bytes)) throw std::bad_alloc();
-  own->block = fd::cpu::take(static_cast<size_t>(bytes));
-  fd::dl::Managed& m = own->managed;
-  m.major = 1, m.context = own.get(), m.deleter = &Fresh::drop;
-  m.tensor = {own->block.at, {fd::dl::kCpu, 0}, static_cast<int32_t>(ndim), {code, bits, 1}, own->sizes.data(),
-              own->sizes.data() + ndim, 0};
-  void* made = nullptr;
-  bool dropped = false;
-  own->dropped = &dropped;
-  Fresh* const given = own.release();
-  if (fd::dl::bound().table->managed_to(&given->managed, &made)) {
-    if (!dropped) Fresh::drop(&given->managed);  // torch may have, before or after it took the memory over
-    throw py::error_already_set();
-  }
-  given->dropped = nullptr;
-  return py::reinterpret_steal<py::object>(static_cast<PyObject*>(made));
+  return fd::cpu::fresh(shape.data(), static_cast<int>(shape.size()), code, bits);
 }
 
 std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
@@ -126,7 +88,13 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     const py::gil_scoped_release released;
     fd::cpu::run(s);
   });
+  m.def("perturb", &fd::cpu::perturb, py::arg("T"), py::arg("columns"), py::arg("rng"), py::arg("draw"),
+        py::arg("stream"), py::arg("noise").noconvert());
+  m.def("regression_loss", &fd::cpu::regression_loss, py::arg("pred"), py::arg("T"), py::arg("columns"), py::arg("w"),
+        py::arg("mask"), py::arg("rng"), py::arg("draws"), py::arg("streams"), py::arg("rho"), py::arg("c"),
+        py::arg("mean"), py::arg("batch"), py::arg("slope"));
   m.def("fresh", &fresh, py::arg("shape"), py::arg("code"), py::arg("bits"));
+  m.def("taken", &fd::cpu::taken);
   m.def("release", &fd::cpu::release);
   m.def("isa", &fd::cpu::isa);
   m.def("isas", &fd::cpu::isas);

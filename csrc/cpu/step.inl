@@ -184,7 +184,8 @@ void tiled(const Step& s, int64_t first, int64_t last, bool short_runs) {
 
 // One matrix and one noise column: the sum is taken where the numbers are made, so that memory is at work
 // while they are
-template <int kOut, bool kFull>
+enum class Row { any, full, copies };  // without zeros; and the second output is the noise itself
+template <int kOut, Row kRow, int kTensors = 0>  // 0: as many as the matrix says
 struct Summed {
   const Matrix<float>& A;
   int tensors;
@@ -210,12 +211,15 @@ struct Summed {
     const auto column = [&](int i, F u) __attribute__((always_inline)) {
       FD_UNROLL
       for (int j = 0; j < kOut; ++j) {
-        if (kFull && i == 0) y[j] = u * a[i][j];
-        else if (kFull || (uses[i] >> j & 1)) y[j] = y[j] + u * a[i][j];
+        if (kRow == Row::copies && j) continue;
+        if (kRow == Row::full && i == 0) y[j] = u * a[i][j];
+        else if (kRow != Row::any || (uses[i] >> j & 1)) y[j] = y[j] + u * a[i][j];
       }
     };
-    for (int i = 0; i < tensors; ++i) column(i, load<F>(in[i] + at));
-    column(tensors, z);
+    const int n = kTensors ? kTensors : tensors;
+    for (int i = 0; i < n; ++i) column(i, load<F>(in[i] + at));
+    column(n, z);
+    if (kRow == Row::copies) y[kOut - 1] = y[kOut - 1] + z;
     for (int j = 0; j < kOut; ++j) {
       if (past) stream(out[j] + at, y[j]);
       else store(out[j] + at, y[j]);
@@ -239,6 +243,22 @@ bool sums_while_drawing(const Step& s) {
   return s.n_noise == 1 && s.n_out <= 2 && s.sample_matrices <= 1 && s.E % 4 == 0 && blocks_of(s.E) >= kLongSample;
 }
 
+// Loops of their own for up to kMost tensors
+template <int kOut, Row kRow, int kMost>
+void draw_sum(const Step& s, const Matrix<float>& A, const Column& noise, int64_t first, int64_t stop) {
+  if constexpr (kMost > 0) {
+    if (A.tensors != kMost) return draw_sum<kOut, kRow, kMost - 1>(s, A, noise, first, stop);
+  }
+  draw_groups(noise, first, stop, Summed<kOut, kRow, kMost>(s, A, 4 * first));
+}
+
+// Every column is in the first row, the noise alone and as it is in the second
+bool copies_noise(const Matrix<float>& A) {
+  bool copies = !A.dropped && A.uses[A.tensors] == 3 && A.a[A.tensors][1] == 1.0f;
+  for (int i = 0; i < A.tensors; ++i) copies = copies && A.uses[i] == 1;
+  return copies;
+}
+
 void summed(const Step& s, int64_t first, int64_t last) {
   const int64_t blocks = blocks_of(s.E);
   const Column noise{s.rng, blocks, s.draw[0], s.stream[0]};
@@ -255,11 +275,13 @@ void summed(const Step& s, int64_t first, int64_t last) {
       for (int j = 0; j < s.n_out; ++j) out[j] = static_cast<float*>(s.out[j]) + at;
       combine_any<F32>(s.n_out, A, in, out, m, round_the_cache<F32>(s, out));
     } else if (s.n_out == 1) {
-      if (A.full) draw_groups(noise, first, stop, Summed<1, true>(s, A, at));
-      else draw_groups(noise, first, stop, Summed<1, false>(s, A, at));
+      if (A.full) draw_sum<1, Row::full, 3>(s, A, noise, first, stop);
+      else draw_sum<1, Row::any, 0>(s, A, noise, first, stop);
+    } else if (copies_noise(A)) {
+      draw_sum<2, Row::copies, 1>(s, A, noise, first, stop);
     } else {
-      if (A.full) draw_groups(noise, first, stop, Summed<2, true>(s, A, at));
-      else draw_groups(noise, first, stop, Summed<2, false>(s, A, at));
+      if (A.full) draw_sum<2, Row::full, 0>(s, A, noise, first, stop);
+      else draw_sum<2, Row::any, 3>(s, A, noise, first, stop);
     }
     first = stop;
   }

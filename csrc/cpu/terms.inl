@@ -64,21 +64,37 @@ void combined(const R* C, int n, const Columns& x, int64_t m, R* __restrict acc)
     for (int64_t l = 0; l < m; ++l) acc[l] = R(0);
 }
 
+constexpr int64_t kEighth = kNormChunk / 8, kPairs = kBytes / 8;  // doubles in a vector
+
+// The tree of what its first three levels left
+FD_HD double join_eighth(const double* q) {
+  D v[kEighth / kPairs];
+  for (int64_t i = 0; i < kEighth / kPairs; ++i) v[i] = load<D>(q + i * kPairs);
+  FD_UNROLL
+  for (int64_t half = kEighth / kPairs / 2; half; half /= 2)
+    for (int64_t i = 0; i < half; ++i) v[i] = v[i] + v[i + half];
+  double x[kPairs];
+  store(x, v[0]);
+  FD_UNROLL
+  for (int64_t half = kPairs / 2; half; half /= 2)
+    for (int64_t l = 0; l < half; ++l) x[l] = x[l] + x[l + half];
+  return x[0];
+}
+
 // The tree of term(0) .. term(m - 1), zeros behind: a whole chunk's first three levels without memory
 template <class Term>
 FD_HD double tree(int64_t m, const Term& term) {
   alignas(64) double q[kNormChunk];
-  int64_t half = kNormChunk;
   if (m == kNormChunk) {
-    half = kNormChunk / 8;
-    for (int64_t l = 0; l < kNormChunk / 8; ++l)
+    for (int64_t l = 0; l < kEighth; ++l)
       q[l] = ((term(l) + term(l + 512)) + (term(l + 256) + term(l + 768))) +
              ((term(l + 128) + term(l + 640)) + (term(l + 384) + term(l + 896)));
-  } else {
-    while (half > 1 && half / 2 >= m) half /= 2;
-    for (int64_t l = 0; l < m; ++l) q[l] = term(l);
-    for (int64_t l = m; l < half; ++l) q[l] = 0.0;
+    return join_eighth(q);
   }
+  int64_t half = kNormChunk;
+  while (half > 1 && half / 2 >= m) half /= 2;
+  for (int64_t l = 0; l < m; ++l) q[l] = term(l);
+  for (int64_t l = m; l < half; ++l) q[l] = 0.0;
   for (half /= 2; half; half /= 2)
     for (int64_t l = 0; l < half; ++l) q[l] = q[l] + q[l + half];
   return q[0];

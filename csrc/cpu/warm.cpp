@@ -13,6 +13,7 @@ namespace fd::cpu {
 namespace {
 
 constexpr size_t kIdleBytes = size_t{256} << 20, kIdleBlocks = 64;
+constexpr size_t kMappedFrom = 128 << 10;  // below, malloc keeps what it is given back
 constexpr size_t kPage = 4096, kHugePage = 2 << 20, kHugeFrom = 4 << 20;
 
 size_t up_to(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
@@ -69,6 +70,8 @@ struct Store {
   }
 };
 
+std::atomic<size_t> asked{0};
+
 Store& store() {
   static Store* const s = new Store;  // outlives every tensor
   return *s;
@@ -77,6 +80,8 @@ Store& store() {
 }  // namespace
 
 Block take(size_t bytes) {
+  asked.fetch_add(bytes, std::memory_order_relaxed);
+  if (bytes < kMappedFrom) return {static_cast<char*>(::operator new(bytes, std::align_val_t{64})), bytes, kHeap};
   Store& s = store();
   {
     const std::lock_guard<std::mutex> lock(s.mutex);
@@ -95,6 +100,7 @@ Block take(size_t bytes) {
 }
 
 void give(Block block) noexcept {
+  if (block.before == kHeap) return ::operator delete(block.at, std::align_val_t{64});
   Store& s = store();
   if (block.size > kIdleBytes) return drop(block);
   for (;;) {
@@ -109,6 +115,8 @@ void give(Block block) noexcept {
     drop(oldest);
   }
 }
+
+size_t taken() noexcept { return asked.load(std::memory_order_relaxed); }
 
 size_t release() noexcept {
   Store& s = store();

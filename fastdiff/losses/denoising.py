@@ -149,7 +149,8 @@ class Denoising(Loss):
         t: Tensor | None = None,
     ) -> Terms:
         """`Terms`; t (B,): times of your own instead of drawn ones."""
-        terms = self._terms(net, x0, cond, seeds, consts, t, False)
+        made, weight = self._made(net, x0, cond, seeds, consts, t)
+        terms = Terms(self.compare(made, x0, None), weight, made.node.t, made.x_t, made.output)
         if torch.is_grad_enabled():
             self.times.observe(terms.t, terms.loss)
         return terms
@@ -167,17 +168,16 @@ class Denoising(Loss):
         slope."""
         if type(self.times).observe is not Times.observe:
             return self.per_sample(net, x0, cond=cond, seeds=seeds, consts=consts).weighted.mean()
-        return self._terms(net, x0, cond, seeds, consts, None, True).loss.sum()
+        made, weight = self._made(net, x0, cond, seeds, consts, None)
+        return self.compare(made, x0, weight, "mean")
 
-    def _terms(
-        self, net: Net, x0: Tensor, cond: Any, seeds: Any, consts: Any, t: Tensor | None, folded: bool
-    ) -> Terms:
-        """folded: `loss` with its weight, over the batch's size."""
+    def _made(
+        self, net: Net, x0: Tensor, cond: Any, seeds: Any, consts: Any, t: Tensor | None
+    ) -> tuple[Noised, Tensor]:
+        """What is compared, and the weight of each sample."""
         made = self.noised("Denoising", net, x0, cond, seeds, consts, t)
         weight = self.weigh(made.node)
-        weight = (weight if made.importance is None else weight * made.importance).to(wide(x0))
-        loss = self.compare(made, x0, weight / x0.shape[0] if folded else None)
-        return Terms(loss, weight, made.node.t, made.x_t, made.output)
+        return made, (weight if made.importance is None else weight * made.importance).to(wide(x0))
 
     def noised(
         self, what: str, net: Net, x0: Tensor, cond: Any, seeds: Any, consts: Any = None, t: Any = None
@@ -210,8 +210,8 @@ class Denoising(Loss):
         pred = self.model.take(output, asked)
         return Noised(node, importance, rng, x_t, xi, output, pred, extra, _like(target, t, dtype))
 
-    def compare(self, made: Noised, x0: Tensor, w: Tensor | None) -> Tensor:
-        """rho of the prediction less its target, (B,), times w."""
+    def compare(self, made: Noised, x0: Tensor, w: Tensor | None, batch: str | None = None) -> Tensor:
+        """rho of the prediction less its target, (B,), times w; with `batch` of all."""
         return regression_loss(
             made.pred,
             x0,
@@ -222,6 +222,7 @@ class Denoising(Loss):
             rho=self.rho,
             c=self.c,
             reduction="sum" if self.rho == "pseudo_huber" else "mean",
+            batch=batch,
             **made.target,  # type: ignore[arg-type]
         )
 

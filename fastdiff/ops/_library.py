@@ -59,6 +59,21 @@ def route(tensors: Iterable[Any]) -> int:
     return way
 
 
+def eager(*given: Any) -> bool:
+    """All are plain tensors or numbers, and nothing is traced, batched or differentiated."""
+    if _compiling() or _modes() or _functorch() or forward_ad._current_level >= 0:
+        return False
+    grad = _grad()
+    for t in given:
+        kind = type(t)
+        if kind is Tensor or kind is _Parameter:
+            if grad and t.requires_grad or t.is_neg():
+                return False
+        elif kind is not float and kind is not int:
+            return False
+    return True
+
+
 def _plain(t: Tensor) -> bool:
     return type(t) in (Tensor, _Parameter) and not t.is_neg()
 

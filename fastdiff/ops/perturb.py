@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _checks
-from ._library import _lib
+from . import _backends, _checks
+from ._library import _lib, eager
 from .linear_step import linear_step
 
+_C: Any = _backends._C
 TRAINING, FIRST_COLUMN, LAST_COLUMN = 2, 192, 63  # noise.streams has the table
 
 
@@ -80,6 +81,17 @@ def perturb(
     ValueError that names the argument.
     """
     call = "perturb"
+    if type(x0) is Tensor and x0.is_cpu and dtype is None and backend in (None, "cpu"):
+        T, columns = [x0], [a]
+        for t, c in ((mu, k), (endpoint, e)):
+            if t is not None or c is not None:
+                T.append(t)  # type: ignore[arg-type]
+                columns.append(c)  # type: ignore[arg-type]
+        if eager(rng, s, *T, *columns):
+            try:
+                return _C.perturb(T, [*columns, s], rng, draw, stream_of(call, column), noise)
+            except (TypeError, ValueError):  # what follows mends another form, and names what is wrong
+                pass
     _checks.tensor(call, "x0", x0)
     if not isinstance(rng, Tensor) or rng.dim() != 2:
         _checks.rng_tensor(call, rng, None, None)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from math import inf
 from typing import Any
 
 import torch
@@ -23,12 +24,13 @@ from torch import Tensor
 
 from . import _backends, _checks, _plain
 from . import _checks_sums as checks
-from ._library import DISPATCH, EAGER, Derivative, Op, forward_mode, route
+from ._library import DISPATCH, EAGER, Derivative, Op, eager, forward_mode, route
 from .dots import dots
 from .linear_step import linear_step
 from .normal import normal
 from .perturb import coefficient, stream_of
 
+_C: Any = _backends._C
 RHO = ("l2", "l1", "huber", "pseudo_huber")
 _NONE, _LIKE_PRED, _WIDE = range(3)  # the dtype of the slope
 
@@ -52,9 +54,11 @@ def regression_loss(
     c: float | None = None,
     mask: Tensor | None = None,
     reduction: str = "mean",
+    batch: str | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """The loss of each sample, (B,) float32 (float64 where a tensor is): w rho(pred - target).
+    """The loss of each sample, (B,) float32 (float64 where a tensor is): w rho(pred - target); with `batch`
+    that of all, ().
 
     pred            (B, *), float32, float16, bfloat16 or float64
     x0, xt, extra   like it, also of other dtypes; (1, *) is the same for all samples
@@ -65,13 +69,19 @@ def regression_loss(
     rho, c          "l2", "l1", "huber" or "pseudo_huber", the last two with c > 0
     mask            (B, *) or (1, *), a float type or bool, on each element's part
     reduction       "mean" or "sum" over the elements of a sample; "mean" counts masked ones too
+    batch           None, or "mean" or "sum" over the samples, added in float64; "mean" divides w by B
 
     The slope d loss / d pred is written in the same pass where a derivative by pred is asked, and is the
-    gradient itself where all that comes from above is ones: give w the batch's 1 / B and sum. Differentiable
-    in every floating argument but the mask, any number of times and in both modes. Raises TypeError or
+    gradient itself where all that comes from above is ones, as under `batch` it usually is. Differentiable in
+    every floating argument but the mask, any number of times and in both modes. Raises TypeError or
     ValueError that names the argument.
     """
     call = "regression_loss"
+    if type(pred) is Tensor and pred.is_cpu and backend in (None, "cpu"):
+        terms, plain = ((x0, p), (xt, r), (extra, e), (noise, q)), (draw, column, rho, c, reduction, batch)
+        loss = _straight_way(pred, terms, (w, mask, rng), plain)
+        if loss is not None:
+            return loss
     checks.list_of_tensors(call, [pred], 1)
     if rho not in RHO:
         _checks.say(call, "rho", f"is {rho!r}", ", ".join(RHO))
@@ -82,6 +92,8 @@ def regression_loss(
     limit = 0.0 if c is None else checks.finite(call, "c", c, 0.0)
     if reduction not in ("mean", "sum"):
         _checks.say(call, "reduction", f"is {reduction!r}", "'mean' or 'sum'")
+    if batch not in (None, "mean", "sum"):
+        _checks.say(call, "batch", f"is {batch!r}", "None, 'mean' or 'sum'")
     if noise is not None and rng is not None:
         _checks.say(call, "rng", "is given with noise", "one of the two: read the noise or make it again")
     if mask is not None and isinstance(mask, Tensor) and mask.dtype == torch.bool:
@@ -92,36 +104,93 @@ def regression_loss(
         for name, t in named.items():
             if t is not None:
                 _checks.tensor(call, name, t)
+    columns = _columns(named, rng, {"p": p, "r": r, "e": e, "q": q})
+    stream = stream_of(call, column)
     dtype = _plain.arithmetic([pred, *T, mask])
-    C = _coefficients(named, rng, {"p": p, "r": r, "e": e, "q": q}, pred, dtype)
+    C = _coefficients(columns, pred, dtype)
     weight = None if w is None else coefficient(call, "w", w, pred.shape[0], pred, dtype)
-    args = (pred, T, C, weight, mask, rng, draw, stream_of(call, column), rho, limit, reduction == "mean")
+    if batch == "mean":
+        one = torch.ones((pred.shape[0],), dtype=dtype, device=pred.device)
+        weight = (one if weight is None else weight) / max(1, pred.shape[0])
+    args = (pred, T, C, weight, mask, rng, draw, stream, rho, limit, reduction == "mean")
     try:
-        way = route((pred, C, weight, mask, rng, *T))
-        if way == EAGER:
-            return _run(*args, backend=backend)[0]
-        slope = _NONE
-        if torch.is_grad_enabled():
-            if any(t is not None and t.requires_grad for t in (C, weight, *T)):
-                slope = _WIDE
-            elif pred.requires_grad:
-                slope = _LIKE_PRED
-        if way == DISPATCH:
-            _backends.must_be_automatic(call, backend, pred)
-            return _op.dispatch(*args, slope)[0]
-        return _op.differentiable(partial(_run, backend=backend), *args, slope, moves=forward_mode())[0]
+        loss = _each(*args, backend=backend)
     except Exception:
         for name, t in {**named, "mask": mask}.items():  # by the names that the caller knows
             if t is not None:
                 checks.state(call, name, t, pred, True, pred.shape[0])
         raise
+    return loss if batch is None else loss.sum(dtype=torch.float64).to(dtype)
 
 
-def _coefficients(
-    tensors: dict[str, Any], rng: Any, factors: dict[str, Any], pred: Tensor, dtype: torch.dtype
+def _each(
+    pred: Tensor,
+    T: list[Tensor],
+    C: Tensor,
+    w: Tensor | None,
+    mask: Tensor | None,
+    rng: Tensor | None,
+    *rest: Any,
+    backend: str | None,
 ) -> Tensor:
-    """(B, n), a column for each tensor that is there, and one for the noise."""
-    call, columns = "regression_loss", []
+    args = pred, T, C, w, mask, rng, *rest
+    way = route((pred, C, w, mask, rng, *T))
+    if way == EAGER:
+        return _run(*args, backend=backend)[0]
+    slope = _NONE
+    if torch.is_grad_enabled():
+        if any(t is not None and t.requires_grad for t in (C, w, *T)):
+            slope = _WIDE
+        elif pred.requires_grad:
+            slope = _LIKE_PRED
+    if way == DISPATCH:
+        _backends.must_be_automatic("regression_loss", backend, pred)
+        return _op.dispatch(*args, slope)[0]
+    return _op.differentiable(partial(_run, backend=backend), *args, slope, moves=forward_mode())[0]
+
+
+def _straight_way(
+    pred: Tensor, terms: Sequence[tuple[Any, Any]], others: tuple[Any, ...], plain: tuple[Any, ...]
+) -> Tensor | None:
+    """The usual case, where plain CPU tensors have no derivative but by pred, in one call to C++. None where
+    it is another case, or something is wrong."""
+    T, columns = [], []
+    for t, factor in terms[:-1]:
+        if t is not None and factor is not None:
+            T.append(t)
+            columns.append(factor)
+        elif t is not None or factor is not None:
+            return None
+    (noise, q), rng, (draw, column, rho, c, reduction, batch) = terms[-1], others[-1], plain
+    if (noise is not None) + (rng is not None) != (q is not None) or reduction not in ("mean", "sum"):
+        return None
+    if (
+        rho not in RHO
+        or (c is None) != (rho in RHO[:2])
+        or not (c is None or type(c) is float and 0 < c < inf)
+    ):
+        return None
+    if batch is not None and (batch not in ("mean", "sum") or rho == "pseudo_huber"):
+        return None
+    if noise is not None:
+        T.append(noise)
+    if q is not None:
+        columns.append(q)
+    if not eager(*T, *columns, *[x for x in others if x is not None]) or pred.is_neg():
+        return None
+    draws, streams = ([], []) if rng is None else ([draw], [stream_of("regression_loss", column)])
+    rest = (draws, streams, rho, c or 0.0, reduction == "mean", batch or "")
+    try:
+        if torch.is_grad_enabled() and pred.requires_grad:
+            return _straight(pred, T, columns, others, rest)
+        return _C.regression_loss(pred, T, columns, *others, *rest, _NONE)[0]
+    except (TypeError, ValueError):
+        return None
+
+
+def _columns(tensors: dict[str, Any], rng: Any, factors: dict[str, Any]) -> dict[str, Any]:
+    """The factor of each tensor that is there, and of the noise, by its name."""
+    call, columns = "regression_loss", {}
     for (name, t), (factor, given) in zip(tensors.items(), factors.items(), strict=True):
         if name == "noise" and t is None:
             name, t = "noise (or rng)", rng
@@ -131,10 +200,17 @@ def _coefficients(
         if t is not None:
             if not isinstance(t, Tensor):
                 _checks.tensor(call, name, t)
-            columns.append(coefficient(call, factor, given, pred.shape[0], pred, dtype))
-    if not columns:
-        return torch.zeros((pred.shape[0], 0), dtype=dtype, device=pred.device)
-    return columns[0][:, None] if len(columns) == 1 else torch.stack(columns, -1)
+            columns[factor] = given
+    return columns
+
+
+def _coefficients(columns: dict[str, Any], pred: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, n) of the n factors."""
+    batch = pred.shape[0]
+    C = [coefficient("regression_loss", factor, c, batch, pred, dtype) for factor, c in columns.items()]
+    if not C:
+        return torch.zeros((batch, 0), dtype=dtype, device=pred.device)
+    return C[0][:, None] if len(C) == 1 else torch.stack(C, -1)
 
 
 def checked(
@@ -347,6 +423,47 @@ def _backward(a: Any, notes: Any, wanted: Any, grads: Sequence[Tensor | None]) -
     return found
 
 
+class _Straight(torch.autograd.Function):
+    """`_straight_way` with a gradient: half the way of `Op.differentiable`."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, pred: Tensor, T: list[Tensor], columns: list[Any], others: tuple[Any, ...], rest: Any
+    ) -> Tensor:
+        ctx.set_materialize_grads(False)
+        loss, slope = _C.regression_loss(pred, T, columns, *others, *rest, _LIKE_PRED)
+        row = (*columns, *others)
+        ctx.save_for_backward(slope, loss, pred, *T, *[x for x in row if isinstance(x, Tensor)])
+        # the graph holds no tensor but the saved ones
+        ctx.call = len(T), [None if isinstance(x, Tensor) else (x,) for x in row], rest
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor | None) -> Any:  # type: ignore[override]
+        slope, loss, pred, *saved = ctx.saved_tensors
+        n, row, (draws, streams, rho, c, mean, batch) = ctx.call
+        if g is None:
+            return None, None, None, None, None
+        if rho != "pseudo_huber" and not torch.is_grad_enabled() and _plain.ones(g):
+            return slope, None, None, None, None
+        T, rest = saved[:n], iter(saved[n:])
+        *columns, w, mask, rng = (next(rest) if x is None else x[0] for x in row)
+        C = _coefficients(dict(zip("prex", columns, strict=False)), pred, loss.dtype)
+        w = None if w is None else coefficient("regression_loss", "w", w, pred.shape[0], pred, loss.dtype)
+        if batch == "mean":
+            w = (pred.new_ones(pred.shape[0], dtype=loss.dtype) if w is None else w) / pred.shape[0]
+        draw, stream = (draws[0], streams[0]) if draws else (0, 0)
+        a = _op.Args(pred, T, C, w, mask, rng, draw, stream, rho, c, mean, _LIKE_PRED)
+        wanted = _op.Args(True, [False] * n, *[False] * (len(a) - 2))
+        return (
+            _backward(a, None, wanted, (g.expand(pred.shape[0]), loss, slope))["pred"],
+            None,
+            None,
+            None,
+            None,
+        )
+
+
 def _jvp(a: Any, tangents: Any) -> list[Any]:
     y = [_plain.jvp(_op, formula, a, tangents)]
     return y + [None] * bool(a.slope)
@@ -365,6 +482,7 @@ def _vmap(n: int, dims: Any, a: Any) -> Any:
     return [t.unflatten(0, (n, batch)) for t in y], [0] * len(y)
 
 
+_straight: Any = super(torch.autograd.Function, _Straight).apply  # type: ignore[misc]  # as in _library
 _op = Op(
     "regression_loss(Tensor pred, Tensor[] T, Tensor C, Tensor? w, Tensor? mask, Tensor? rng, SymInt draw=0, "
     "int stream=2, str rho='l2', float c=0., bool mean=True, int slope=0) -> Tensor[]",

@@ -61,6 +61,23 @@ def test_numbers_of_columns(layout, n_out, noise, make_case, same_bits):
         both(make_case(layout, (torch.float32,) * n_in, n_out=n_out, noise=noise), same_bits)
 
 
+@pytest.mark.parametrize("name", _C.isas())
+@pytest.mark.parametrize("n_in", [1, 2, 3, 4])
+def test_sums_taken_while_noise_is_drawn(n_in, name, isa, make_case, same_bits):
+    """Long samples, one noise column: no zeros, some, and a second row that is the noise as it is."""
+    isa(name)
+    for shape, n_out, layout in itertools.product([(1024,), (5, 820), (4100,)], (1, 2), ("table", "sample")):
+        case = make_case(
+            layout, (torch.float32,) * n_in, shape=shape, n_out=n_out, wild=False, constant=False
+        )
+        both(case, same_bits)
+        case.A[..., -1, 0] = 0.0
+        both(case, same_bits)
+        case.A[..., -1, :] = 0.0
+        case.A[..., -1, -1] = 1.0
+        both(case, same_bits)
+
+
 @pytest.mark.parametrize("parts", [1, 2, 5, 30])
 def test_groups_of_any_size(parts, make_case, same_bits):
     case = make_case("group", parts=parts)
@@ -211,7 +228,7 @@ def test_tensors_without_memory_of_their_own(backend, same_bits):
     """A wrapper that torch.func left behind, and a symbolic zero, as tangents may be."""
     x, A, kept = torch.randn(2, 3), torch.tensor([[2.0, 1.0]]), []
     torch.func.grad(lambda v: (kept.append(v), v.sum())[1])(x)
-    expected, = linear_step([x, x], A)
+    (expected,) = linear_step([x, x], A)
     same_bits(linear_step([kept[0], x], A, backend=backend)[0], expected)
     same_bits(linear_step([torch._efficientzerotensor(2, 3), x], A, backend=backend)[0], x)
 

@@ -4,6 +4,7 @@ cut."""
 from __future__ import annotations
 
 import itertools
+import weakref
 from typing import Any
 
 import pytest
@@ -160,6 +161,58 @@ def test_a_sum_of_losses_needs_no_second_pass(same_bits: Any) -> None:
 
 
 @pytest.mark.parametrize("rho", RHO)
+@pytest.mark.parametrize("dtype", [F32, BF16, F64])
+def test_the_loss_of_a_batch(rho: str, dtype: torch.dtype, same_bits: Any) -> None:
+    """That of its samples, added in float64 and rounded once; their slopes, with 1 / B in the weights."""
+    pred, o = case(dtype)
+    for batch, weighted, above in itertools.product(("mean", "sum"), (True, False), (1.0, -0.3)):
+        w = o["w"] if weighted else torch.ones_like(o["w"])
+        found = []
+        for given in ({"w": w / 3 if batch == "mean" else w}, {"w": w if weighted else None, "batch": batch}):
+            y = pred.clone().requires_grad_()
+            loss = regression_loss(y, **o | c_of(rho) | given)
+            total = loss.double().sum().to(loss.dtype)
+            found.append((total.detach(), *torch.autograd.grad(total, y, torch.tensor(above).to(total))))
+        for a, b in zip(*found, strict=True):
+            same_bits(a, b)
+
+
+@pytest.mark.parametrize("rho", RHO)
+def test_the_straight_way_is_the_general_way(rho: str, same_bits: Any) -> None:
+    """A target with a gradient of its own takes the general one; the slope times ones is the slope."""
+    halves = () if rho == "pseudo_huber" else (F16,)  # its slope is rounded before the root, there it is not
+    for dtype, masked, noise in itertools.product((F32, F64, *halves), (False, True), (False, True)):
+        pred, o = case(dtype, masked=masked)
+        if noise:
+            o |= {"noise": normal(pred.shape, o.pop("rng"), o.pop("draw"), 2, dtype=dtype)}
+        found = []
+        for own in (False, True):
+            y, x0 = pred.clone().requires_grad_(), o["x0"].clone().requires_grad_(own)
+            loss = regression_loss(y, **o | c_of(rho) | {"x0": x0})
+            found.append((loss.detach(), *torch.autograd.grad(loss, y, torch.ones_like(loss))))
+        for a, b in zip(*found, strict=True):
+            same_bits(a, b)
+
+
+def test_a_graph_is_told_what_changed_and_lets_go() -> None:
+    pred, o = case(F32)
+    noise = torch.randn_like(pred)
+    for changed in (noise, o["x0"], o["w"], o["p"]):
+        y = pred.clone().requires_grad_()
+        given = {k: v for k, v in o.items() if k not in ("rng", "draw")} | {"noise": noise}
+        loss = regression_loss(y, **given).sum()
+        changed.add_(1.0)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            torch.autograd.grad(loss, y, create_graph=True)
+    y = pred.clone().requires_grad_()
+    seen = weakref.ref(noise)
+    loss = regression_loss(y, noise=noise, q=1.0, batch="mean")
+    loss.backward()
+    del noise, given, changed
+    assert seen() is None and loss.grad_fn is not None
+
+
+@pytest.mark.parametrize("rho", RHO)
 def test_derivatives_by_everything(rho: str) -> None:
     """gradcheck's finite differences in float64, reverse, forward and twice."""
     pred, o = case(F64, (3,), 2)
@@ -172,6 +225,12 @@ def test_derivatives_by_everything(rho: str) -> None:
 
     assert torch.autograd.gradcheck(f, tensors, check_forward_ad=True)
     assert torch.autograd.gradgradcheck(f, tensors)
+
+    def mean(pred: Tensor) -> Tensor:
+        return regression_loss(pred, **o, **c_of(rho), batch="mean")
+
+    assert torch.autograd.gradcheck(mean, tensors[:1], check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(mean, tensors[:1])
 
 
 def test_gradients_by_the_target_in_float32() -> None:
@@ -222,6 +281,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "c for nothing": ({"c": 1.0}, ValueError, "c is given with rho='l2'"),
     "c negative": ({"rho": "huber", "c": -1.0}, ValueError, "c is -1.0; finite and above 0"),
     "reduction": ({"reduction": "none"}, ValueError, "reduction is 'none'"),
+    "batch": ({"batch": "each"}, ValueError, "batch is 'each'; None, 'mean' or 'sum'"),
     "mask shape": ({"mask": X[:, :1]}, ValueError, r"mask has shape \(2, 1\)"),
     "rng shape": ({"rng": RNG[:1], "q": 1.0}, ValueError, r"rng has shape \(1, 3\)"),
     "backend": ({"backend": "no"}, ValueError, "backend='no' is unknown"),
