@@ -1,7 +1,8 @@
 """Brownian increments of a sampling run against torchsde and k-diffusion, and against plain normals.
 
-Each side makes its path anew and asks for its increments in order, as a sampler does. The floor is the
-normals that the tree must draw for these times, counted, at the speed of `fd.noise.normal`.
+Each side makes its path anew and asks for its increments in order, as a sampler does, between the levels of
+20 Karras steps: what k-diffusion's samplers ask of their tree. The floor is the normals that our tree must
+draw for these times, counted, at the speed of `fd.noise.normal`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ Times = Sequence[float]
 def drawn(times: Times, depth: int) -> float:
     """Normals of an element for each increment: the nodes of the tree above any of the times, and the leaves
     that a time cuts."""
-    cells = [t * 2**depth for t in times[1:-1]]
+    cells = [(t - times[0]) / (times[-1] - times[0]) * 2**depth for t in times[1:-1]]
     inner = {
         (level, int(c) >> (depth - level))
         for c in cells
@@ -72,11 +73,11 @@ def tree(shape: tuple[int, ...], times: Times, apart: bool) -> Work | None:
     return run
 
 
-def made(case: str, times: Times) -> Case:
+def made(case: str, times: Times, goals: tuple[Goal, ...] = ()) -> Case:
     size = int(np.prod(SHAPE))
     return Case(
         case,
-        lambda: fd.noise.BrownianPath(SHAPE, 0, 0.0, 1.0, depth=DEPTH).increments(times),
+        lambda: fd.noise.BrownianPath(SHAPE, 0, times[0], times[-1], depth=DEPTH).increments(times),
         {
             "torchsde BrownianInterval": interval(SHAPE, times, False),
             "torchsde BrownianInterval, one a sample": interval(SHAPE, times, True),
@@ -88,7 +89,7 @@ def made(case: str, times: Times) -> Case:
         shape=SHAPE,
         dtype=torch.float32,
         facts={"normals": drawn(times, DEPTH)},
-        goals=GOALS,
+        goals=goals,
     )
 
 
@@ -137,8 +138,10 @@ def cases(scale: Scale) -> Iterator[Case]:
     if scale.gpu:
         return
     yield on_grid(scale)
-    if scale.quick:
+    ends = 14.6146 ** (1 / 7), 0.0292 ** (1 / 7)  # of Stable Diffusion's levels
+    karras = np.linspace(*ends, INCREMENTS + 1) ** 7
+    yield made("a sampler's levels", karras[::-1].tolist(), GOALS)
+    if scale.thorough:
         yield made("even times", np.linspace(0, 1, INCREMENTS + 1).tolist())
-    else:
         scattered = np.random.default_rng(0).random(INCREMENTS - 1)
         yield made("scattered times", [0.0, *sorted(scattered.tolist()), 1.0])

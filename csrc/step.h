@@ -69,6 +69,7 @@ struct Brownian {
   const float* coefs;    // rows of three for a clock that is not uniform; null where it is
   int64_t rows;          // of one walk: the host has one for all increments, a device one for each
   const float* scale;    // (K or B,), null for none; with areas another row for these
+  bool past_cache = false;  // as a step's
 };
 
 // core/error_norm.h has the formula

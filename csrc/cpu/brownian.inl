@@ -212,6 +212,7 @@ void climb(const Brownian& p, const cpu::Ladder& ladder, const float* scale, Til
       const bool direct = p.out_type == Dtype::f32 && p.E % 4 == 0;
       const int64_t to = r.increment * p.B * p.E + from;
       float* y = direct ? static_cast<float*>(p.out[kind]) + to : z;
+      const bool streams = direct && p.past_cache && reinterpret_cast<uintptr_t>(y) % kBytes == 0;
       const float *a = w[r.from], *b = w[r.other];
       const auto sum = [=, &r](int64_t i) {
         if constexpr (!kArea) return Simd::mul(by, Simd::add(load<F>(a + i), load<F>(b + i)));
@@ -224,7 +225,11 @@ void climb(const Brownian& p, const cpu::Ladder& ladder, const float* scale, Til
         const F v[4] = {sum(4 * g), sum(4 * g + N), sum(4 * g + 2 * N), sum(4 * g + 3 * N)};
         F four[4];
         Simd::blocks4(v, four);
-        __builtin_memcpy(y + 4 * g, four, static_cast<size_t>(std::min<int64_t>(groups - g, N)) * 16);
+        if (streams && groups - g >= N) {
+          for (int i = 0; i < 4; ++i) stream(y + 4 * g + i * N, four[i]);
+        } else {
+          __builtin_memcpy(y + 4 * g, four, static_cast<size_t>(std::min<int64_t>(groups - g, N)) * 16);
+        }
       }
       if (direct) continue;
       if (p.E % 4) close_gaps(z, first, last, blocks, p.E);
@@ -257,7 +262,10 @@ void zeros(const Brownian& p, int64_t first, int64_t last) {
 void brownian_range(const PathJob& job, int64_t first, int64_t last) {
   const Brownian& p = job.p;
   Tile tile;
-  if (!p.own) return climb(p, *job.ladder, p.scale, tile, first, last);
+  if (!p.own) {
+    climb(p, *job.ladder, p.scale, tile, first, last);
+    return stream_end();
+  }
   const int64_t blocks = blocks_of(p.E);
   cpu::Ladder ladder;
   while (first < last) {
@@ -271,6 +279,7 @@ void brownian_range(const PathJob& job, int64_t first, int64_t last) {
     }
     first = end;
   }
+  stream_end();
 }
 
 }  // namespace fd::FD_ISA

@@ -156,8 +156,12 @@ bool past_cache(int64_t bytes) {
 void run(const Step& s) { run_all(s, s.B, s.E, current().load(std::memory_order_relaxed)->step); }
 void run(const Fill& f) { run_all(f, f.B, f.E, current().load(std::memory_order_relaxed)->fill); }
 
-void run(const Brownian& p) {
+void run(const Brownian& given) {
+  Brownian p = given;
   if (p.B * p.E == 0) return;
+  // Many increments are read one by one, long after: 1.79 -> 1.65 ms each for 20 of a MiB
+  const int64_t bytes = p.K * p.B * p.E * width_of(p.out_type) * (p.out[1] ? 2 : 1);
+  p.past_cache = past_cache(p.K > 1 ? 4 * bytes : bytes);
   Ladder ladder;
   if (!p.own) {
     ladder.build(p.at, p.K, p.depth);
