@@ -12,7 +12,7 @@
 namespace fd::FD_ISA {
 namespace {
 
-constexpr int64_t kPathTile = 256;  // groups
+constexpr int64_t kPathTile = 512;  // groups
 constexpr int64_t kPathVectors = kPathTile / N;
 constexpr int64_t kPathRow = 4 * kPathTile + N;  // rows do not start at the same place of a page
 
@@ -32,15 +32,18 @@ struct Start {
 // Vectors with the same keys
 struct Run {
   int64_t at, vectors;  // the first, and how many
+  bool one_key;         // all of one sample
   W x[2], k0[kRoundsLeft][2], k1[kRoundsLeft][2];  // of even and of odd lanes; x without the node
 };
 // The normals of a node, handed to the sink vector by vector
-template <class Sink>
+template <bool kOneKey, class Sink>
 __attribute__((noinline)) void draw_node(const Run& run, const Start (*starts)[2], uint32_t node,
                                          const Sink& given) {
   const Sink sink = given;  // a local one is not reloaded after each store
   const Start(*start)[2] = starts + run.at;
-  W hi[2], lo[2];
+  W hi[2], lo[2], k0[kRoundsLeft][2], k1[kRoundsLeft][2];
+  for (int r = 0; r < kRoundsLeft; ++r)
+    for (int i = 0; i < 2; ++i) k0[r][i] = run.k0[r][kOneKey ? 0 : i], k1[r][i] = run.k1[r][kOneKey ? 0 : i];
   for (int i = 0; i < 2; ++i) Simd::product(kPhilox0, run.x[i] ^ Simd::word(node), hi[i], lo[i]);
   const auto words = [&](int64_t v, U (*w)[4]) __attribute__((always_inline)) {
     W c[2 * kVectors][4], high;
@@ -49,7 +52,7 @@ __attribute__((noinline)) void draw_node(const Run& run, const Start (*starts)[2
       Simd::product(kPhilox1, hi[i % 2] ^ s.two, high, c[i][1]);
       c[i][0] = high ^ s.zero, c[i][2] = lo[i % 2] ^ s.at_two, c[i][3] = s.three;
     }
-    philox_words(c, run.k0, run.k1, w);
+    philox_words(c, k0, k1, w);
   };
   const auto put = [&](int64_t v, const F (&x)[4]) __attribute__((always_inline)) {
     for (int r = 0; r < 4; ++r) sink.put((4 * (run.at + v) + r) * N, x[r]);
@@ -112,7 +115,7 @@ void Tile::start(const Brownian& p, int64_t first, int64_t last, bool area) {
     const int64_t left = across ? std::min<int64_t>(last - first, N) : same / N * N;
     Across lanes(column, sample, block, across ? left : 1);
     Run run;
-    run.at = at, run.vectors = across ? 1 : left / N;
+    run.at = at, run.vectors = across ? 1 : left / N, run.one_key = !across;
     for (int i = 0; i < 2; ++i) {
       const auto half = [i](U u) { return i ? Simd::odd(u) : Simd::even(u); };
       const W k0 = half(lanes.k0.get()), k1 = half(lanes.k1.get());
@@ -174,7 +177,9 @@ void climb(const Brownian& p, const cpu::Ladder& ladder, const float* scale, Til
   float* const z = w[(kArea ? 2 : 1) * ladder.buffers];
   tile.start(p, first, last, kArea);
   const auto draw = [&](uint32_t node, int kind, const auto& sink) {
-    for (const Run& run : tile.runs) draw_node(run, tile.starts[kind], node, sink);
+    for (const Run& run : tile.runs)
+      if (run.one_key) draw_node<true>(run, tile.starts[kind], node, sink);
+      else draw_node<false>(run, tile.starts[kind], node, sink);
   };
   const float* coefs = p.coefs;
   draw(0, 0, Scaled{coefs ? coefs[2] : 1.0f, w[cpu::kRoot]});
