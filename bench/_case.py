@@ -119,21 +119,19 @@ def copying(size: float, times: int, device: str) -> Work:
     return once
 
 
-def seconds(work: Work, device: str, least: float) -> float:
-    """Of one call among as many as last `least`. The first of several is not counted: it pays for what the
-    work before it left in the caches. On a GPU by its own clock."""
+def seconds(work: Work, device: str, least: float) -> list[float]:
+    """Of each of as many calls as last `least`. The first of several is not counted: it pays for what the
+    work before it left in the caches. On a GPU their mean, by its own clock."""
     if not device.startswith("cuda"):
-
-        def calls(last: float) -> float:
-            count, total, start = 0, 0.0, time.perf_counter()
-            while True:
-                spent, count, now = work(), count + 1, time.perf_counter()
-                total = total + spent if isinstance(spent, Spent) else now - start
-                if now - start >= last:
-                    return total / count
-
-        first = calls(0.0)
-        return first if first >= least else calls(least)
+        taken: list[float] = []
+        begin = time.perf_counter()
+        while True:
+            start = time.perf_counter()
+            spent = work()
+            end = time.perf_counter()
+            taken.append(float(spent) if isinstance(spent, Spent) else end - start)
+            if end - begin >= least:
+                return taken[1:] or taken
     count = 1
     while True:
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -145,7 +143,7 @@ def seconds(work: Work, device: str, least: float) -> float:
         end.synchronize()
         took = begin.elapsed_time(end) / 1e3
         if took >= least or count >= 10_000:
-            return took / count
+            return [took / count]
         count = min(10_000, max(2 * count, int(1.2 * count * least / max(took, 1e-6))))
 
 
@@ -160,7 +158,7 @@ def interleaved(
     stop, rounds = time.perf_counter() + budget, 0
     while rounds < 3 or (time.perf_counter() < stop and rounds < 2000):
         for name, f in work.items():
-            taken[name].append(seconds(f, device, least))
+            taken[name] += seconds(f, device, least)
         rounds += 1
     return taken
 
