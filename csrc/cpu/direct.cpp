@@ -13,7 +13,6 @@ using dl::refuse;
 using dl::View;
 
 constexpr check::Place kHere{dl::kCpu, 0};
-constexpr int kMostDims = 64;
 
 template <class Job>
 void run_released(const Job& job, int64_t elements) {

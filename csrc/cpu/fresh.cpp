@@ -5,8 +5,6 @@
 namespace fd::cpu {
 namespace {
 
-constexpr int kMostDims = 64;  // torch's own bound
-
 struct Fresh {
   dl::Managed managed{};
   Block block;

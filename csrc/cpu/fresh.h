@@ -5,6 +5,8 @@
 
 namespace fd::cpu {
 
+constexpr int kMostDims = 64;  // torch's own bound
+
 // A contiguous tensor, not written to; throws std::bad_alloc where its bytes cannot be had
 pybind11::object fresh(const int64_t* shape, int ndim, uint8_t code, uint8_t bits);
 pybind11::object fresh(const int64_t* shape, int ndim, Dtype type);
